@@ -1,0 +1,45 @@
+"""Converters of ATen ops, one file a family, named after the op's heading on PyTorch's torch.nn or torch page.
+
+Importing this package (as ``torch2edge.converters``) registers all of them.
+"""
+
+if __name__ != "torch2edge.converters":
+    raise ImportError("this folder is installed as torch2edge.converters: import that, not the folder converters")
+
+from . import (  # noqa: E402
+    activation,
+    attention,
+    casting,
+    comparison,
+    convolution,
+    indexing,
+    joining,
+    linear,
+    normalization,
+    padding,
+    passthrough,
+    pointwise,
+    pooling,
+    reduction,
+    shape,
+    vision,
+)
+
+__all__ = [
+    "activation",
+    "attention",
+    "casting",
+    "comparison",
+    "convolution",
+    "indexing",
+    "joining",
+    "linear",
+    "normalization",
+    "padding",
+    "passthrough",
+    "pointwise",
+    "pooling",
+    "reduction",
+    "shape",
+    "vision",
+]

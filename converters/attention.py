@@ -1,0 +1,1 @@
+"""Attention: PyTorch's torch.nn, "Transformer Layers" and nn.MultiheadAttention."""

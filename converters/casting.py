@@ -1,0 +1,1 @@
+"""Casts: Tensor.to and its kin."""

@@ -1,0 +1,1 @@
+"""Comparison, logic and selection: PyTorch's torch page, "Comparison Ops"."""

@@ -1,0 +1,1 @@
+"""Slicing and indexing: PyTorch's torch page, "Indexing, Slicing, Joining, Mutating Ops"."""

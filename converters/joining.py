@@ -1,0 +1,1 @@
+"""Joining and splitting: PyTorch's torch page, "Indexing, Slicing, Joining, Mutating Ops"."""

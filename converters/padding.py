@@ -1,0 +1,1 @@
+"""Padding: PyTorch's torch.nn, "Padding Layers"."""

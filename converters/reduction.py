@@ -1,0 +1,1 @@
+"""Reductions: PyTorch's torch page, "Reduction Ops"."""

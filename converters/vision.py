@@ -1,0 +1,1 @@
+"""Vision: PyTorch's torch.nn, "Vision Layers"."""

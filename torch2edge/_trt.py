@@ -1,0 +1,194 @@
+"""The only import of TensorRT: which one is here, and what it can do.
+
+``trt`` stands for the TensorRT module and is resolved on first use, so that every module of torch2edge
+imports without it. The search order is ``tensorrt``, then ``tensorrt_rtx``; the environment variable
+``TORCH2EDGE_TENSORRT`` (``tensorrt`` or ``tensorrt_rtx``) picks one. No other file compares versions:
+they ask ``capabilities()``.
+"""
+
+from __future__ import annotations
+
+import collections
+import functools
+import importlib
+import importlib.util
+import logging
+import os
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from .errors import ConfigError, TensorRTNotFoundError
+
+__all__ = ["Capabilities", "capabilities", "last_errors", "logger", "trt"]
+
+FLAVOURS = ("tensorrt", "tensorrt_rtx")
+_log = logging.getLogger("torch2edge.tensorrt")
+_errors: collections.deque[str] = collections.deque(maxlen=50)
+
+
+@functools.cache
+def _module() -> Any:
+    wanted = os.environ.get("TORCH2EDGE_TENSORRT")
+    if wanted and wanted not in FLAVOURS:
+        raise ConfigError(f"TORCH2EDGE_TENSORRT is {wanted!r}; it must be one of {', '.join(FLAVOURS)}")
+    tried = []
+    for name in (wanted,) if wanted else FLAVOURS:
+        try:
+            module = importlib.import_module(name)
+        except ImportError as error:
+            tried.append(f"{name}: {error}")
+            continue
+        if hasattr(module, "Builder"):
+            return module
+        tried.append(f"{name}: has no Builder (a lean runtime?)")
+    raise TensorRTNotFoundError(
+        "no TensorRT can be imported (" + "; ".join(tried) + "). Install one of\n"
+        "    pip install tensorrt                            a desktop or server GPU\n"
+        "    pip install tensorrt_rtx_cu13==1.7.1.116        an RTX card, or no GPU at all (builds and checks)\n"
+        "On a Jetson use the TensorRT of JetPack: make the virtual environment with --system-site-packages."
+    )
+
+
+class _Lazy:
+    """TensorRT's module, imported on the first attribute."""
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(_module(), name)
+
+
+trt: Any = _Lazy()
+
+
+@dataclass(frozen=True)
+class Capabilities:
+    """What the TensorRT at hand can do."""
+
+    name: str  # "tensorrt" or "tensorrt_rtx"
+    version: str
+    strongly_typed: bool  # tensor dtypes decide the precision; no FP16/INT8 builder flags
+    int64: bool
+    bf16: bool
+    attention_v2: bool
+    squeeze_layers: bool
+    tactic_sources: bool  # cuBLAS, cuBLASLt and cuDNN can be switched off
+    compute_capabilities: bool  # the GPU to build for can be named (TensorRT-RTX)
+    dla_api: bool
+    dynamic_outputs: bool  # NonZero and NMS layers have an implementation
+
+    @property
+    def title(self) -> str:
+        """Name and version for people, e.g. ``TensorRT-RTX 1.7.1.116``."""
+        return f"{'TensorRT-RTX' if self.name == 'tensorrt_rtx' else 'TensorRT'} {self.version}"
+
+
+@functools.cache
+def capabilities() -> Capabilities:
+    """Capabilities of the installed TensorRT.
+
+    Raises:
+        TensorRTNotFoundError: there is none.
+    """
+    module = _module()
+    rtx = module.__name__ == "tensorrt_rtx"
+    return Capabilities(
+        name=module.__name__,
+        version=module.__version__,
+        strongly_typed=not hasattr(module.BuilderFlag, "FP16"),
+        int64=hasattr(module.DataType, "INT64"),
+        bf16=hasattr(module.DataType, "BF16"),
+        attention_v2=hasattr(module.INetworkDefinition, "add_attention_v2"),
+        squeeze_layers=hasattr(module.INetworkDefinition, "add_squeeze"),
+        tactic_sources=hasattr(module.TacticSource, "CUDNN"),
+        compute_capabilities=hasattr(module.IBuilderConfig, "set_compute_capability"),
+        dla_api=not rtx,
+        dynamic_outputs=not rtx,
+    )
+
+
+def can_execute() -> str:
+    """Why engines cannot run in this process, or an empty string when they can."""
+    if not torch.cuda.is_available():
+        return "no NVIDIA GPU is visible here (torch.cuda.is_available() is False)"
+    if capabilities().name == "tensorrt_rtx" and torch.cuda.get_device_capability() == (9, 0):
+        return "TensorRT-RTX does not support this GPU (compute capability 9.0)"
+    return ""
+
+
+def gpu_name() -> str:
+    """Name of the current GPU, or an empty string."""
+    return torch.cuda.get_device_name() if torch.cuda.is_available() else ""
+
+
+@functools.cache
+def logger() -> Any:
+    """The process's one TensorRT logger; it speaks to Python's logger ``torch2edge.tensorrt``."""
+    severity = trt.ILogger.Severity
+    levels = {
+        severity.INTERNAL_ERROR: logging.ERROR,
+        severity.ERROR: logging.ERROR,
+        severity.WARNING: logging.WARNING,
+        severity.INFO: logging.INFO,
+        severity.VERBOSE: logging.DEBUG,
+    }
+
+    class Logger(trt.ILogger):  # type: ignore[misc]
+        def __init__(self) -> None:
+            trt.ILogger.__init__(self)  # pybind11 trampolines crash when the base is not initialised by name
+
+        def log(self, level: Any, message: str) -> None:
+            if levels[level] == logging.ERROR:
+                _errors.append(message.strip())
+            _log.log(levels[level], message)
+
+    return Logger()
+
+
+# Quiet by default: TensorRT's errors come back in our exceptions, its warnings only on request.
+if _log.level == logging.NOTSET:
+    _log.setLevel(logging.CRITICAL)
+
+
+def clear_errors() -> None:
+    """Forget TensorRT's error lines so far."""
+    _errors.clear()
+
+
+def last_errors(count: int = 5) -> list[str]:
+    """TensorRT's latest error lines, oldest first."""
+    return list(_errors)[-count:]
+
+
+_TO_TRT = {
+    torch.float32: "FLOAT",
+    torch.float16: "HALF",
+    torch.bfloat16: "BF16",
+    torch.int8: "INT8",
+    torch.int32: "INT32",
+    torch.int64: "INT64",
+    torch.bool: "BOOL",
+    torch.uint8: "UINT8",
+}
+
+
+def carried(dtype: torch.dtype) -> torch.dtype:
+    """The torch dtype in which values of ``dtype`` travel through an engine: int64 is int32 where TensorRT has no INT64."""
+    return torch.int32 if dtype == torch.int64 and not capabilities().int64 else dtype
+
+
+def to_trt_dtype(dtype: torch.dtype) -> Any:
+    """TensorRT's DataType for a torch dtype.
+
+    Raises:
+        ConfigError: TensorRT, or this version of it, has no such type.
+    """
+    name = _TO_TRT.get(carried(dtype))
+    if name is None or not hasattr(trt.DataType, name):
+        raise ConfigError(f"{capabilities().title} has no data type for {dtype}")
+    return getattr(trt.DataType, name)
+
+
+def from_trt_dtype(dtype: Any) -> torch.dtype:
+    """The torch dtype of a TensorRT DataType."""
+    return next(torch_dtype for torch_dtype, name in _TO_TRT.items() if name == dtype.name)

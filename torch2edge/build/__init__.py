@@ -1,0 +1,5 @@
+"""network -> engine: the options of TensorRT's builder, and the build."""
+
+from .session import BuildSession
+
+__all__ = ["BuildSession"]

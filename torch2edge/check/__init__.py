@@ -1,0 +1,1 @@
+"""Is it right: the reference executor and the comparisons made with it."""

@@ -1,0 +1,146 @@
+"""A traced model: a flat list of ops over values. What tracing leaves and lowering takes; no TensorRT in it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+
+from .structure import Structure
+
+__all__ = ["Constant", "Graph", "Op", "Value", "map_tensors"]
+
+
+@dataclass(eq=False, slots=True)
+class Value:
+    """A tensor that depends on an input: its shape, its dtype, and the number under which it is known."""
+
+    index: int
+    shape: tuple[int, ...]
+    dtype: torch.dtype
+    hidden: bool = False  # made inside a submodule that is converted as a whole
+
+    def __repr__(self) -> str:
+        return f"%{self.index}: {str(self.dtype).removeprefix('torch.')}{list(self.shape)}"
+
+
+@dataclass(eq=False, slots=True)
+class Constant:
+    """A tensor that depends on no input; ``name`` is the parameter's or buffer's, else empty."""
+
+    tensor: torch.Tensor
+    name: str = ""
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Shape of the tensor."""
+        return tuple(self.tensor.shape)
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Dtype of the tensor."""
+        return self.tensor.dtype
+
+
+@dataclass(eq=False, slots=True)
+class Op:
+    """One call of an ATen op (or of a submodule that is converted as a whole)."""
+
+    target: Any  # torch._ops.OpOverload, or the class of a submodule
+    args: tuple[Any, ...]
+    kwargs: dict[str, Any]
+    outputs: list[Value | None]  # None where the op returned no tensor
+    module: str  # path of the submodule in which it ran, "" for the model itself
+    source: str  # "file.py:123"
+    instance: torch.nn.Module | None = None  # the submodule, where target is a class
+
+    @property
+    def name(self) -> str:
+        """``aten.relu.default``, or the name of the submodule's class."""
+        return str(self.target) if self.instance is None else self.target.__qualname__
+
+    @property
+    def short_name(self) -> str:
+        """``relu``: the op without namespace and overload."""
+        return self.target.__qualname__ if self.instance is not None else self.target._schema.name.split("::")[1]
+
+    def inputs(self) -> Iterator[Value]:
+        """Every value among the arguments."""
+        found: list[Value] = []
+        map_tensors((self.args, self.kwargs), lambda v: found.append(v) if isinstance(v, Value) else None)
+        return iter(found)
+
+
+@dataclass(slots=True)
+class Graph:
+    """A model as a list of ops in order of execution."""
+
+    inputs: list[Value]
+    ops: list[Op]
+    outputs: list[Value | Constant]
+    input_names: list[str]  # readable: args[0], kwargs['mask']
+    output_names: list[str]
+    input_structure: Structure
+    output_structure: Structure
+    modules: dict[str, str] = field(default_factory=dict)  # path -> class name
+
+    def drop_unused(self) -> None:
+        """Remove ops that no output needs."""
+        needed = {id(v) for v in self.outputs}
+        kept: list[Op] = []
+        for op in reversed(self.ops):
+            if any(id(v) in needed for v in op.outputs):
+                needed.update(id(v) for v in op.inputs())
+                kept.append(op)
+        self.ops = kept[::-1]
+
+    def unused_inputs(self) -> list[int]:
+        """Positions of the inputs on which no output depends; call after ``drop_unused``."""
+        used = {id(v) for op in self.ops for v in op.inputs()} | {id(v) for v in self.outputs}
+        return [i for i, v in enumerate(self.inputs) if id(v) not in used]
+
+    def replay(
+        self, inputs: Sequence[torch.Tensor], on_op: Callable[[Op, list[Any]], None] | None = None
+    ) -> list[torch.Tensor]:
+        """Run the ops with PyTorch on ``inputs``; ``on_op`` sees each op with its results.
+
+        It tells an error of the tracing from one of the conversion.
+        """
+        env: dict[int, torch.Tensor] = {id(v): t for v, t in zip(self.inputs, inputs)}
+        last = {id(v): i for i, op in enumerate(self.ops) for v in op.inputs()}
+
+        def real(value: Any) -> Any:
+            return env[id(value)] if isinstance(value, Value) else value.tensor
+
+        with torch.inference_mode():
+            for position, op in enumerate(self.ops):
+                args, kwargs = map_tensors((op.args, op.kwargs), real)
+                result = (op.target if op.instance is None else op.instance)(*args, **kwargs)
+                results = leaves(result)
+                env.update({id(v): r for v, r in zip(op.outputs, results) if v is not None})
+                if on_op:
+                    on_op(op, results)
+                for value in op.inputs():
+                    if last[id(value)] == position and not any(value is o for o in self.outputs):
+                        env.pop(id(value), None)
+            return [real(v) for v in self.outputs]
+
+
+def map_tensors(tree: Any, fn: Callable[[Any], Any]) -> Any:
+    """``tree`` with ``fn`` applied to every Value, Constant and tensor in its tuples, lists and dicts."""
+    if isinstance(tree, (Value, Constant, torch.Tensor)):
+        return fn(tree)
+    if isinstance(tree, (tuple, list)):
+        return type(tree)([map_tensors(item, fn) for item in tree])
+    if isinstance(tree, dict):
+        return {key: map_tensors(item, fn) for key, item in tree.items()}
+    return tree
+
+
+def leaves(result: Any) -> list[Any]:
+    """An op's result as a flat list: one entry per tensor or other return."""
+    if isinstance(result, (tuple, list)):
+        return [leaf for item in result for leaf in leaves(item)]
+    return [result]

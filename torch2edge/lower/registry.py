@@ -1,0 +1,156 @@
+"""The registry: which function converts which op. Knows no op."""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+import torch
+from torch import nn
+
+from ..errors import ConfigError
+
+__all__ = ["Converter", "Registry", "converter", "registry"]
+
+F = TypeVar("F", bound=Callable[..., Any])
+Supports = Callable[..., str]
+
+
+@dataclass(frozen=True)
+class Converter:
+    """A function that turns one op into layers, and what is known of it."""
+
+    target: Any  # torch._ops.OpOverload or a class of nn.Module
+    function: Callable[..., Any]
+    supports: Supports | None = None
+
+    @property
+    def where(self) -> str:
+        """``file.py:12`` of the function."""
+        code = inspect.unwrap(self.function).__code__
+        return f"{code.co_filename}:{code.co_firstlineno}"
+
+
+class Registry:
+    """Converters by op; lookups go to ``overrides`` of one call first."""
+
+    def __init__(self, parent: Registry | None = None) -> None:
+        self._own: dict[Any, Converter] = {}
+        self._parent = parent
+
+    def add(self, target: Any, function: Callable[..., Any], supports: Supports | None = None, replace: bool = False) -> None:
+        """Register ``function`` for ``target``.
+
+        Raises:
+            ConfigError: the target is no functional ATen overload or module class, the parameters are not the op's
+                schema, or there is one already and ``replace`` is False.
+        """
+        new = Converter(target, function, supports)
+        _check_target(target)
+        _check_signature(new)
+        if target in self._own and not replace:
+            raise ConfigError(
+                f"{_title(target)} has two converters: {self._own[target].where} and {new.where}. To put one in the place "
+                "of the other, register it with replace=True."
+            )
+        self._own[target] = new
+
+    def get(self, target: Any) -> Converter | None:
+        """The converter of an overload or module class, or None."""
+        return self._own.get(target) or (self._parent.get(target) if self._parent else None)
+
+    def all(self) -> dict[Any, Converter]:
+        """Every converter by target."""
+        return {**(self._parent.all() if self._parent else {}), **self._own}
+
+    def module_classes(self) -> tuple[type[nn.Module], ...]:
+        """The classes that are converted as a whole."""
+        return tuple(t for t in self.all() if inspect.isclass(t))
+
+    def is_leaf(self, target: Any) -> bool:
+        """Whether an overload is converted as it is, so that tracing must not take it apart."""
+        return self.get(target) is not None
+
+    def extended(self, converters: Mapping[Any, Callable[..., Any]] | None) -> Registry:
+        """A registry for one call, in which ``converters`` come first."""
+        if not converters:
+            return self
+        child = Registry(self)
+        for target, function in converters.items():
+            child.add(target, function)
+        return child
+
+
+_registry = Registry()
+
+
+def registry() -> Registry:
+    """The process's registry, with torch2edge's own converters in it."""
+    importlib.import_module("torch2edge.converters")
+    return _registry
+
+
+def converter(*targets: Any, supports: Supports | None = None, replace: bool = False) -> Callable[[F], F]:
+    """Register the decorated function as the converter of ``targets``.
+
+    Args:
+        targets: ATen overloads with the same schema, e.g. ``torch.ops.aten.relu.default``, or classes of nn.Module. The
+            function's parameters after the first (the ``Network``) are the op's schema, name by name; for a class they
+            are the submodule and then what its forward takes.
+        supports: takes the same parameters with ``Value`` and ``Constant`` in the place of tensors, before any layer is
+            added, and returns why this call cannot convert, or "".
+        replace: put it in the place of a converter that is there.
+
+    Raises:
+        ConfigError: see ``Registry.add``.
+
+    Example::
+
+        @converter(torch.ops.aten.relu.default)
+        def relu(net, self):
+            \"\"\"relu(Tensor self) -> Tensor\"\"\"
+            return net.activation(self, "RELU")
+    """
+
+    def register(function: F) -> F:
+        if not targets:
+            raise ConfigError("converter() needs at least one op or module class")
+        for target in targets:
+            _registry.add(target, function, supports, replace)
+        return function
+
+    return register
+
+
+def _title(target: Any) -> str:
+    return target.__qualname__ if inspect.isclass(target) else str(target)
+
+
+def _check_target(target: Any) -> None:
+    if inspect.isclass(target) and issubclass(target, nn.Module):
+        return
+    if isinstance(target, torch._ops.OpOverloadPacket):
+        raise ConfigError(
+            f"{target} stands for several overloads; name one: {', '.join(f'{target}.{o}' for o in target.overloads())}"
+        )
+    if not isinstance(target, torch._ops.OpOverload):
+        raise ConfigError(f"{target!r} is neither an ATen overload such as torch.ops.aten.relu.default nor an nn.Module class")
+    if target._schema.is_mutable:
+        raise ConfigError(f"{target} writes in place; tracing gives its functional form, so register that one")
+
+
+def _check_signature(new: Converter) -> None:
+    names = list(inspect.signature(new.function).parameters)
+    if inspect.isclass(new.target):
+        if len(names) < 2:
+            raise ConfigError(f"the converter {new.where} of {_title(new.target)} must take (net, module, ...)")
+        return
+    wanted = [a.name for a in new.target._schema.arguments]
+    if names[1:] != wanted:
+        raise ConfigError(
+            f"the converter {new.where} of {new.target} must take (net, {', '.join(wanted)}), the op's schema, but takes "
+            f"({', '.join(names)})"
+        )

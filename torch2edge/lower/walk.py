@@ -1,0 +1,139 @@
+"""lower(): walk the ops and let their converters fill a network."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from .._trt import from_trt_dtype, last_errors, to_trt_dtype
+from ..errors import ConfigError, ConversionError, Torch2EdgeError
+from ..graph import Constant, Graph, Op, Value, map_tensors
+from .check import bind, check
+from .network import Network, Tensor
+from .registry import Registry
+
+__all__ = ["Lowered", "lower"]
+
+
+@dataclass
+class Lowered:
+    """A filled network, and how it relates to the graph."""
+
+    network: Network
+    input_names: list[str]  # names of the bindings, one per input of the graph; "" for one that no output needs
+    output_names: list[str]
+    tensor_names: dict[int, str]  # index of a Value -> name of the network's tensor that holds it
+
+
+def lower(
+    graph: Graph, raw: Any, registry: Registry, *, names: dict[int, str] | None = None,
+    device_of: Callable[[str], Any] = lambda path: None,
+) -> Lowered:  # fmt: skip
+    """Fill TensorRT's INetworkDefinition ``raw`` with the ops of ``graph``.
+
+    Args:
+        names: id of each parameter and buffer -> name.
+        device_of: module path -> TensorRT's DeviceType, or None for the default.
+
+    Raises:
+        UnsupportedOpError: ops without a converter, all of them, before any layer is added.
+        ConversionError: a converter failed, or gave another shape or dtype than PyTorch did.
+    """
+    check(graph.ops, registry)
+    net = Network(raw, names, device_of)
+    env: dict[int, Tensor] = {}
+    input_names = _inputs(graph, net, env)
+    for op in graph.ops:
+        _convert(op, net, registry, env)
+    output_names = _outputs(graph, net, env)
+    return Lowered(net, input_names, output_names, {index: t.raw.name for index, t in env.items()})
+
+
+def _inputs(graph: Graph, net: Network, env: dict[int, Tensor]) -> list[str]:
+    names = []
+    unused = set(graph.unused_inputs())
+    for i, value in enumerate(graph.inputs):
+        if i in unused:
+            names.append("")
+            continue
+        try:
+            dtype = to_trt_dtype(value.dtype)
+        except ConfigError as error:
+            raise ConversionError(
+                f"the input {graph.input_names[i]} is {value.dtype}: {error}. Cast it, and the model, first "
+                "(model.float())."
+            ) from error
+        raw = net.raw.add_input(f"input_{i}", dtype, value.shape)
+        if raw is None:
+            raise ConversionError(f"TensorRT refused the input {graph.input_names[i]}: {'; '.join(last_errors(2))}")
+        env[value.index] = Tensor(raw, value.shape, value.dtype)
+        names.append(raw.name)
+    return names
+
+
+def _convert(op: Op, net: Network, registry: Registry, env: dict[int, Tensor]) -> None:
+    entry = registry.get(op.target)
+    assert entry is not None  # check() has seen to it
+
+    def resolve(tree: Any) -> Any:
+        return map_tensors(tree, lambda t: env[t.index] if isinstance(t, Value) else t.tensor)
+
+    with net.scope(op.module, op.short_name, op.outputs):
+        try:
+            if op.instance is not None:
+                result = entry.function(net, op.instance, *resolve(op.args), **resolve(op.kwargs))
+            else:
+                result = entry.function(net, **resolve(bind(op)))
+            _bind_results(op, net, result, env)
+        except (ConversionError, ConfigError) as error:
+            raise ConversionError(_message(op, entry, str(error))) from error
+        except Torch2EdgeError:
+            raise
+        except Exception as error:
+            raise ConversionError(_message(op, entry, f"{type(error).__name__}: {error}")) from error
+
+
+def _message(op: Op, entry: Any, reason: str) -> str:
+    return f"{op.name} in {op.module or 'the model itself'}, {op.source}, converter {entry.where}: {reason}"
+
+
+def _bind_results(op: Op, net: Network, result: Any, env: dict[int, Tensor]) -> None:
+    """Hold what the converter gave against what PyTorch computed, and bind it."""
+    results = list(result) if isinstance(result, (tuple, list)) else [result]
+    if len(results) != len(op.outputs):
+        raise ConversionError(f"it returned {len(results)} results, the op has {len(op.outputs)}")
+    for value, given in zip(op.outputs, results):
+        if value is None or given is None:
+            continue  # a result that nothing uses may be left out; _get names it if that was wrong
+        tensor = net.tensor(given)
+        if tensor.shape != value.shape or tensor.dtype != value.dtype:
+            raise ConversionError(
+                f"the layers give {tensor.dtype} {list(tensor.shape)}, PyTorch {value.dtype} {list(value.shape)}"
+                + "".join(f"; TensorRT: {line}" for line in last_errors(1))
+            )
+        if net.capabilities.strongly_typed and tensor.raw.dtype != to_trt_dtype(value.dtype):
+            raise ConversionError(
+                f"TensorRT infers {from_trt_dtype(tensor.raw.dtype)} for a result that must be {value.dtype}"
+            )
+        env[value.index] = tensor
+
+
+def _outputs(graph: Graph, net: Network, env: dict[int, Tensor]) -> list[str]:
+    """Name and mark the outputs; an input, a constant or a second mark of one tensor goes through an identity layer."""
+    names = []
+    taken = {env[v.index].raw.name for v in graph.inputs if v.index in env}
+    with net.scope("", "output", []):
+        for i, value in enumerate(graph.outputs):
+            tensor = net.tensor(value.tensor) if isinstance(value, Constant) else env[value.index]
+            if isinstance(value, Constant) or tensor.raw.name in taken:
+                tensor = net.identity(tensor)
+            tensor.raw.name = f"output_{i}"
+            net.raw.mark_output(tensor.raw)
+            if not net.capabilities.strongly_typed:
+                tensor.raw.dtype = to_trt_dtype(tensor.dtype)
+            if not isinstance(value, Constant):
+                env[value.index] = tensor
+            taken.add(tensor.raw.name)
+            names.append(tensor.raw.name)
+    return names

@@ -1,0 +1,67 @@
+"""The options of a conversion: one frozen dataclass, checked when it is made."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from ._trt import capabilities, trt
+from .errors import ConfigError
+
+__all__ = ["Options"]
+
+
+@dataclass(frozen=True)
+class Options:
+    """How to build an engine; ``convert()`` documents each field.
+
+    Raises:
+        ConfigError: a value is out of range, or the installed TensorRT cannot honour it.
+    """
+
+    fp16: bool = False
+    tf32: bool = False
+    optimization_level: int | None = None
+    workspace: int | None = None
+    default_device_type: Any = None
+    device_types: Mapping[str, Any] = field(default_factory=dict)
+    dla_core: int | None = None
+    gpu_fallback: bool = True
+    tactic_sources: int | None = None
+    compute_capabilities: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        caps = capabilities()
+        if self.fp16 and caps.strongly_typed:
+            raise ConfigError(
+                f"fp16=True: {caps.title} is strongly typed (it has no FP16 mode; the dtypes of the model decide). Convert "
+                "model.half() with half inputs."
+            )
+        if self.optimization_level is not None and not 0 <= self.optimization_level <= 5:
+            raise ConfigError(f"optimization_level must be 0 to 5, but is {self.optimization_level}")
+        if self.workspace is not None and self.workspace <= 0:
+            raise ConfigError(f"workspace is a size in bytes, but is {self.workspace}")
+        if self.tactic_sources is not None and not hasattr(trt.IBuilderConfig, "set_tactic_sources"):
+            raise ConfigError(f"tactic_sources: {caps.title} has none")
+        if self.compute_capabilities and not caps.compute_capabilities:
+            raise ConfigError(f"compute_capabilities: {caps.title} builds for the GPU of this machine only")
+        self._check_dla()
+
+    def _check_dla(self) -> None:
+        wants = [path for path, device in self.device_types.items() if device == trt.DeviceType.DLA]
+        if self.default_device_type == trt.DeviceType.DLA:
+            wants.append("default_device_type")
+        if wants and not capabilities().dla_api:
+            raise ConfigError(f"DLA is asked for ({', '.join(wants)}), but {capabilities().title} has no DLA support")
+        if self.dla_core is not None and not wants:
+            raise ConfigError("dla_core is given, but neither device_types nor default_device_type names the DLA")
+
+    def device_of(self, path: str) -> Any:
+        """DeviceType of the submodule ``path``: its own entry, else that of the nearest module around it, else None."""
+        while True:
+            if path in self.device_types:
+                return self.device_types[path]
+            if not path:
+                return None
+            path = path.rpartition(".")[0]

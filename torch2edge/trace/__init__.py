@@ -1,0 +1,6 @@
+"""model -> ops: one run of the module under forward hooks gives a flat list of ATen ops. Knows no TensorRT."""
+
+from ..graph import Constant, Graph, Op, Value
+from .trace import trace
+
+__all__ = ["Constant", "Graph", "Op", "Value", "trace"]

@@ -1,0 +1,56 @@
+"""What is refused before the model runs: training mode, NaN weights, inputs that cannot be right."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import nn
+
+from ..errors import InputError, TraceError, TrainingModeError
+
+__all__ = ["check_inputs", "check_model"]
+
+
+def check_model(model: nn.Module) -> None:
+    """Refuse a model in training mode, with NaN weights, or spread over several devices.
+
+    Raises:
+        TrainingModeError, TraceError, InputError
+    """
+    training = [path or "(the model itself)" for path, m in model.named_modules() if m.training]
+    if training:
+        shown = ", ".join(training[:3]) + (f" and {len(training) - 3} more" if len(training) > 3 else "")
+        raise TrainingModeError(
+            f"{shown} {'are' if len(training) > 1 else 'is'} in training mode, where dropout draws and batch norm uses the "
+            "batch. Call model.eval() first."
+        )
+    for name, tensor in (*model.named_parameters(), *model.named_buffers()):
+        # the sum of all elements is NaN if one is; only then look closer, for it may also be inf - inf
+        if tensor.is_floating_point() and torch.isnan(tensor.detach().sum()) and torch.isnan(tensor.detach()).any():
+            raise TraceError(f"{name} holds NaN: every output of an engine would too. Was the checkpoint loaded whole?")
+    devices = {str(t.device) for t in (*model.parameters(), *model.buffers())}
+    if len(devices) > 1:
+        raise InputError(f"the model is spread over {', '.join(sorted(devices))}; move it to one device first")
+    if "meta" in devices:
+        raise InputError("the model is on the meta device: it has no weights. Load them first.")
+
+
+def check_inputs(model: nn.Module, tensors: Sequence[torch.Tensor], names: Sequence[str]) -> None:
+    """Refuse inputs of size zero, on another device than the model's, or no tensor at all.
+
+    Raises:
+        InputError
+    """
+    if not tensors:
+        raise InputError("there is no tensor among the inputs: an engine needs at least one, e.g. convert(model, [x])")
+    first = next((t for t in (*model.parameters(), *model.buffers())), tensors[0])
+    for tensor, name in zip(tensors, names):
+        if 0 in tensor.shape:
+            raise InputError(f"the input {name} has the shape {tuple(tensor.shape)}: a dimension is 0")
+        if tensor.device != first.device:
+            raise InputError(
+                f"the input {name} is on {tensor.device}, but the model is on {first.device}: move one to the other"
+            )
+        if tensor.layout != torch.strided or tensor.is_complex() or tensor.is_quantized:
+            raise InputError(f"the input {name} is {tensor.layout}, {tensor.dtype}; an engine takes dense real tensors")

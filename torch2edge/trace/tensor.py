@@ -1,0 +1,69 @@
+"""The tensors that flow through a model while it is traced."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from ..graph import Value
+
+__all__ = ["Buffer", "Link", "Traced"]
+
+
+@dataclass(eq=False, slots=True)
+class Buffer:
+    """The memory that a tensor and its views share, as one value that every write replaces."""
+
+    value: Value
+    meta: torch.Tensor  # shape and strides of the tensor that owns the memory
+    device: torch.device
+    frozen: str = ""  # what it is, when a write to it must be refused
+    hidden: bool = False  # made inside a submodule that is converted as a whole
+    version: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Link:
+    """One step from a tensor to a view of it: ``func(tensor, *args, **kwargs)``, its ``index``-th result."""
+
+    func: Any
+    args: tuple[Any, ...]
+    kwargs: dict[str, Any]
+    index: int
+
+
+class Traced(torch.Tensor):
+    """Stands for a tensor that depends on an input: it has shape, dtype, strides and device, but no data.
+
+    ``meta`` is its counterpart on the meta device, on which PyTorch's own shape rules run. ``chain`` leads from the
+    buffer's owner to this view; ``value`` is what it held at the buffer's ``version``.
+    """
+
+    __torch_function__ = torch._C._disabled_torch_function_impl
+    meta: torch.Tensor
+    buffer: Buffer
+    chain: tuple[Link, ...]
+    value: Value
+    version: int
+
+    @staticmethod
+    def __new__(cls, meta: torch.Tensor, value: Value, buffer: Buffer, chain: tuple[Link, ...] = ()) -> Traced:
+        return torch.Tensor._make_wrapper_subclass(  # type: ignore[attr-defined,no-any-return]
+            cls, meta.shape, strides=meta.stride(), storage_offset=meta.storage_offset(), dtype=meta.dtype,
+            device=buffer.device,
+        )  # fmt: skip
+
+    def __init__(self, meta: torch.Tensor, value: Value, buffer: Buffer, chain: tuple[Link, ...] = ()) -> None:
+        self.meta, self.value, self.buffer, self.chain, self.version = meta, value, buffer, chain, buffer.version
+
+    def __repr__(self, *, tensor_contents: Any = None) -> str:
+        return f"Traced({self.value!r})"
+
+    @classmethod
+    def __torch_dispatch__(cls, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        raise RuntimeError(
+            f"{func} met a tensor of torch2edge's tracing outside of the traced forward: was it kept in an attribute, "
+            "or handed to another thread?"
+        )

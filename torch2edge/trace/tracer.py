@@ -1,0 +1,342 @@
+"""The dispatch mode that turns one run of a model into ops.
+
+Under ``torch.inference_mode`` every ATen call reaches a TorchDispatchMode before PyTorch decomposes it. So an op that has
+a converter is recorded whole (``linear``, ``scaled_dot_product_attention``), any other one is taken apart by PyTorch's own
+decomposition. Tensors that depend on an input are ``Traced``: shapes come from the meta device, there is no data.
+All others are real and computed for real, so they become constants and nothing else does.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from ..errors import DataDependentError, InplaceError, RandomOpError, TraceError
+from .functional import FACTORIES, SAME_VALUE, core_decompositions, functional_form, is_random, schema_of, static_index
+from ..graph import Constant, Graph, Op, Value, map_tensors
+from .source import caller, place
+from .tensor import Buffer, Link, Traced
+from .views import as_strided, write_through
+
+__all__ = ["Tracer"]
+
+aten = torch.ops.aten
+_READS = {
+    aten.item.default: "reads a value into Python (.item(), int(), float())",
+    aten._local_scalar_dense.default: "reads a value into Python (.item(), int(), float(), .tolist())",
+    aten.is_nonzero.default: "is a Python branch (if, while, and, or, assert, bool())",
+    aten.equal.default: "is a Python branch (torch.equal)",
+}
+
+
+class Tracer(TorchDispatchMode):
+    """Records ops while it is active.
+
+    Args:
+        is_leaf: says of an ATen overload whether it is recorded whole.
+        names: id of each parameter and buffer -> its name.
+        owned: storage key of the model's own and the user's tensors -> what it is; a write to one is refused.
+    """
+
+    def __init__(self, is_leaf: Callable[[Any], bool], names: dict[int, str], owned: dict[int, str]) -> None:
+        super().__init__()
+        self.ops: list[Op] = []
+        self.path = ""
+        self.broken: str | None = None  # the innermost submodule that did not return
+        self.depth = 0  # > 0 inside a submodule that is converted as a whole: nothing is recorded
+        self._is_leaf, self._names, self._owned = is_leaf, names, owned
+        self._count = 0
+        self._metas: dict[int, tuple[torch.Tensor, torch.Tensor]] = {}
+        self._promoted: dict[int, tuple[Traced, torch.Tensor]] = {}  # real memory that got a traced write
+        self._constants: dict[int, list[Constant]] = {}  # storage key -> constants recorded of it
+
+    # ---- values -----------------------------------------------------------------------------------------------------
+
+    def input(self, tensor: torch.Tensor, name: str) -> Traced:
+        """A traced stand-in for an input of the model."""
+        meta = torch.empty_strided(tensor.shape, tensor.stride(), dtype=tensor.dtype, device="meta")
+        value = self.new_value(meta)
+        return Traced(meta, value, Buffer(value, meta, tensor.device, frozen=f"the input {name}"))
+
+    def new_value(self, meta: torch.Tensor) -> Value:
+        """A fresh value of the shape and dtype of ``meta``."""
+        self._count += 1
+        return Value(self._count - 1, tuple(meta.shape), meta.dtype, self.depth > 0)
+
+    def read(self, tensor: torch.Tensor) -> Value | Constant:
+        """What ``tensor`` holds now."""
+        tensor = self._current(tensor)
+        if not isinstance(tensor, Traced):
+            return self._constant_of(tensor)
+        if tensor.version != tensor.buffer.version:
+            fresh = Traced(tensor.buffer.meta, tensor.buffer.value, tensor.buffer)
+            for link in tensor.chain:
+                result = self._call(link.func, fresh, *link.args, **link.kwargs)
+                fresh = result[link.index] if isinstance(result, (list, tuple)) else result
+            tensor.value, tensor.version = fresh.value, tensor.buffer.version
+        if tensor.value.hidden and not self.depth:
+            raise TraceError(
+                f"a tensor made inside a submodule that is converted as a whole is used outside of it {self.here()}; "
+                "only its outputs can be"
+            )
+        return tensor.value
+
+    def _constant_of(self, tensor: torch.Tensor) -> Constant:
+        constant = Constant(tensor, self._names.get(id(tensor), ""))
+        key = storage_key(tensor)
+        if key not in self._owned:  # it may still be written to: see _constant_op
+            self._constants.setdefault(key, []).append(constant)
+        return constant
+
+    def here(self) -> str:
+        """``in layer1.0, resnet.py:92`` for messages."""
+        return place(self.path, caller())
+
+    def _call(self, func: Any, *args: Any, **kwargs: Any) -> Any:
+        with self:
+            return func(*args, **kwargs)
+
+    # ---- dispatch ---------------------------------------------------------------------------------------------------
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        if self._promoted:
+            args, kwargs = map_tensors((args, kwargs), self._current)
+        traced = next((t for t in tensors_in((args, kwargs)) if isinstance(t, Traced)), None)
+        if traced is None:
+            return self._constant_op(func, args, kwargs)
+        if func in _READS:
+            raise DataDependentError(
+                f"{func} {self.here()}: the model {_READS[func]} what depends on an input. An engine has no Python in "
+                "it: the answer for the traced input would be frozen. Write it with torch.where or torch.clamp, or move "
+                "it out of the module that is converted."
+            )
+        if schema_of(func).is_mutable:
+            return self._write_op(func, args, kwargs)
+        if func is aten.as_strided.default:
+            with self:
+                return as_strided(*args, **kwargs)
+        if func in FACTORIES:
+            return FACTORIES[func](*args, **kwargs).to(kwargs.get("device") or traced.device)
+        if self._is_leaf(func):
+            self._refuse_random(func, args, kwargs)
+            return self._record(func, args, kwargs, traced.device)
+        if func in SAME_VALUE:
+            return self._record(func, args, kwargs, traced.device, same_value=True)
+        return self._decompose(func, args, kwargs, traced.device)
+
+    def _decompose(self, func: Any, args: Any, kwargs: Any, device: torch.device) -> Any:
+        """PyTorch's own decomposition where there is one; else the op is recorded, and lowering will refuse it."""
+        if schema_of(func).composite:
+            with self:
+                return func.decompose(*args, **kwargs)
+        self._refuse_random(func, args, kwargs)
+        decomposition = core_decompositions().get(func)
+        if decomposition is not None:
+            with self:
+                return decomposition(*args, **kwargs)
+        return self._record(func, args, kwargs, device)
+
+    def _refuse_random(self, func: Any, args: Any, kwargs: Any) -> None:
+        if is_random(func, args, kwargs):
+            raise RandomOpError(
+                f"{func} {self.here()}: the forward draws random numbers, and an engine would repeat one draw for ever. "
+                "Draw them outside and pass them in as an input."
+            )
+
+    def _constant_op(self, func: Any, args: Any, kwargs: Any) -> Any:
+        """An op on tensors that depend on no input: computed for real."""
+        self._refuse_random(func, args, kwargs)
+        if schema_of(func).is_mutable:
+            for target in schema_of(func).written(args, kwargs):
+                self._refuse_owned(func, target)
+                for constant in self._constants.pop(storage_key(target), []):
+                    constant.tensor = constant.tensor.clone()  # ops so far saw the memory as it is now
+        return func(*args, **kwargs)
+
+    def _refuse_owned(self, func: Any, target: torch.Tensor) -> None:
+        owner = self._owned.get(storage_key(target))
+        if owner:
+            raise InplaceError(
+                f"{func} {self.here()}: the forward writes to {owner}. An engine keeps no state between calls: return "
+                "the new value as an output and pass it in again."
+            )
+
+    # ---- recording --------------------------------------------------------------------------------------------------
+
+    def _record(self, func: Any, args: Any, kwargs: Any, device: torch.device, same_value: bool = False) -> Any:
+        if func in (aten.index.Tensor, aten.index_put.default):
+            args = (args[0], static_index(args[1], self.here), *args[2:])
+        metas: dict[int, torch.Tensor] = {}
+        recorded = map_tensors((args, kwargs), self.read)
+        meta_args, meta_kwargs = map_tensors((args, kwargs), lambda t: self._meta(t, metas))
+        if meta_kwargs.get("device") is not None:
+            device, meta_kwargs["device"] = torch.device(meta_kwargs["device"]), "meta"
+        result = self._shapes(func, meta_args, meta_kwargs)
+        outputs: list[Value | None] = []
+
+        def wrap(meta: Any, index: int) -> Any:
+            if not isinstance(meta, torch.Tensor):
+                outputs.append(None)
+                return meta
+            value = recorded[0][0] if same_value else self.new_value(meta)
+            outputs.append(value)
+            return self._wrap(meta, value, func, args, kwargs, index, device)
+
+        if isinstance(result, (list, tuple)):
+            wrapped: Any = [wrap(m, i) for i, m in enumerate(result)]
+            wrapped = wrapped if isinstance(result, list) else tuple(wrapped)
+        else:
+            wrapped = wrap(result, 0)
+        if not self.depth and not same_value:
+            self.ops.append(Op(func, recorded[0], recorded[1], outputs, self.path, caller()))
+        return wrapped
+
+    def _wrap(self, meta: Any, value: Value, func: Any, args: Any, kwargs: Any, index: int, device: torch.device) -> Traced:
+        """A traced tensor for a result; it shares the buffer of ``args[0]`` where the result is a view of it."""
+        source = args[0] if args else None
+        if schema_of(func).aliases and isinstance(source, Traced) and storage_key(meta) == storage_key(source.meta):
+            if meta is source.meta:
+                return source
+            return Traced(meta, value, source.buffer, (*source.chain, Link(func, tuple(args[1:]), kwargs, index)))
+        return Traced(meta, value, Buffer(value, meta, device, hidden=self.depth > 0))
+
+    def _meta(self, tensor: torch.Tensor, local: dict[int, torch.Tensor]) -> torch.Tensor:
+        if isinstance(tensor, Traced):
+            return tensor.meta
+        if id(tensor) not in self._metas:  # the tensor is kept too: its id must not be used again
+            meta = torch.empty_strided(tensor.shape, tensor.stride(), dtype=tensor.dtype, device="meta")
+            self._metas[id(tensor)] = (tensor, meta)
+        return self._metas[id(tensor)][1]
+
+    def _shapes(self, func: Any, args: Any, kwargs: Any) -> Any:
+        """PyTorch's shape rule of ``func``, run on the meta device."""
+        try:
+            return func(*args, **kwargs)
+        except NotImplementedError as error:
+            raise DataDependentError(
+                f"{func} {self.here()}: PyTorch cannot tell the shape of its result without the data. An engine needs "
+                "shapes that follow from the input shapes: compute with a mask (torch.where) instead of selecting."
+            ) from error
+
+    # ---- writes -----------------------------------------------------------------------------------------------------
+
+    def _write_op(self, func: Any, args: Any, kwargs: Any) -> Any:
+        """An in-place op: its functional form gives the new value, which then replaces the old one."""
+        self._refuse_random(func, args, kwargs)
+        targets = schema_of(func).written(args, kwargs)
+        form = functional_form(func)
+        if form is None:
+            if schema_of(func).composite:
+                with self:
+                    return func.decompose(*args, **kwargs)
+            raise InplaceError(
+                f"{func} {self.here()}: this in-place op has no functional form in PyTorch. Use the form that returns a "
+                "new tensor."
+            )
+        results = self._call(form, *args, **kwargs)
+        results = list(results) if isinstance(results, (list, tuple)) else [results]
+        for target, result in zip(targets, results):
+            if result.shape != target.shape or result.dtype != target.dtype:
+                result = self._call(self._fit, result, target)
+            self._write(func, target, result)
+        return targets[0] if len(targets) == 1 else tuple(targets)
+
+    @staticmethod
+    def _fit(result: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
+        return result.to(target.dtype).expand(target.shape)
+
+    def _write(self, func: Any, target: torch.Tensor, new: torch.Tensor) -> None:
+        if not isinstance(target, Traced):
+            self._refuse_owned(func, target)
+            target = self._promote(target)
+        buffer = target.buffer
+        if buffer.frozen:
+            raise InplaceError(
+                f"{func} {self.here()}: the forward writes to {buffer.frozen}, and an engine does not change its inputs. "
+                "Write to a copy: x = x.clone()."
+            )
+        if self.depth and not buffer.hidden:
+            raise InplaceError(
+                f"{func} {self.here()}: a submodule that is converted as a whole writes to a tensor from outside of it."
+            )
+        value = self.read(new)
+        steps = [Traced(buffer.meta, buffer.value, buffer)]
+        for link in target.chain[:-1]:
+            result = self._call(link.func, steps[-1], *link.args, **link.kwargs)
+            steps.append(result[link.index] if isinstance(result, (list, tuple)) else result)
+        for base, link in zip(reversed(steps), reversed(target.chain)):
+            back = functools.partial(write_through, link.func, (*link.args, *link.kwargs.values()), link.index)
+            new = self._call(back, base, new)
+            if new is NotImplemented:
+                raise InplaceError(
+                    f"{func} {self.here()}: it writes through a view made by {link.func}, which torch2edge cannot "
+                    "express. Write to a clone, or build the result with torch.where or torch.cat."
+                )
+        if not isinstance(value, Value):  # a constant was written: it needs a value of its own
+            value = self._as_value(new if not target.chain else self._call(aten.clone.default, new), buffer.device)
+        buffer.value = value if not target.chain else self._as_value(new, buffer.device)
+        buffer.version += 1
+        target.value, target.version = (value, buffer.version) if not target.chain else (target.value, -1)
+
+    def _as_value(self, tensor: torch.Tensor, device: torch.device) -> Value:
+        """The value of ``tensor``; a constant becomes one through an ``alias`` op."""
+        value = self.read(tensor)
+        if isinstance(value, Value):
+            return value
+        wrapped = self._record(aten.alias.default, (tensor,), {}, device)
+        return wrapped.value  # type: ignore[no-any-return]
+
+    # ---- real memory that got a traced write ------------------------------------------------------------------------
+
+    def _current(self, tensor: torch.Tensor) -> torch.Tensor:
+        """``tensor``, or the traced view that stands for it since a traced write went to its memory."""
+        if isinstance(tensor, Traced) or storage_key(tensor) not in self._promoted:
+            return tensor
+        owner, _ = self._promoted[storage_key(tensor)]
+        meta = torch.empty_strided(tensor.shape, tensor.stride(), dtype=tensor.dtype, device="meta")
+        layout = (list(tensor.shape), list(tensor.stride()), tensor.storage_offset())
+        view = Traced(meta, owner.value, owner.buffer, (Link(aten.as_strided.default, layout, {}, 0),))
+        view.version = -1
+        return view
+
+    def _promote(self, target: torch.Tensor) -> torch.Tensor:
+        """``target`` is real (``out = torch.zeros(...)``), what is written to it is traced: its memory becomes a value."""
+        size = target.untyped_storage().nbytes() // target.element_size()
+        value = self._as_value(target.as_strided((size,), (1,), 0).clone(), target.device)
+        meta = torch.empty(size, dtype=target.dtype, device="meta")
+        owner = Traced(meta, value, Buffer(value, meta, target.device, hidden=self.depth > 0))
+        self._promoted[storage_key(target)] = (owner, target)  # the tensor is kept: its memory must not be used again
+        return self._current(target)
+
+
+def storage_key(tensor: torch.Tensor) -> int:
+    """Identifies the memory of a tensor."""
+    return tensor.untyped_storage()._cdata  # type: ignore[no-any-return]
+
+
+def tensors_in(tree: Any) -> list[torch.Tensor]:
+    """All tensors in nested tuples, lists and dicts."""
+    found: list[torch.Tensor] = []
+    stack: list[Any] = [tree]
+    while stack:
+        item = stack.pop()
+        if isinstance(item, torch.Tensor):
+            found.append(item)
+        elif isinstance(item, (tuple, list)):
+            stack.extend(reversed(item))
+        elif isinstance(item, dict):
+            stack.extend(reversed(list(item.values())))
+    return found
+
+
+def finish(tracer: Tracer, inputs: Sequence[Traced], outputs: Sequence[torch.Tensor]) -> tuple[list[Value], list[Any]]:
+    """Values of the inputs and outputs once the forward is over."""
+    return [t.value for t in inputs], [tracer.read(t) for t in outputs]
+
+
+__all__ += ["finish", "storage_key", "tensors_in", "Graph"]
