@@ -1,7 +1,24 @@
-"""torch2edge: a PyTorch module becomes a TensorRT engine, and stays a module."""
+"""torch2edge: a PyTorch module becomes a TensorRT engine, and stays a module.
+
+    model_trt = torch2edge.convert(model, [x])
+
+Importing this package imports no TensorRT; the first conversion does.
+"""
 
 from pathlib import Path as _Path
 
 _root = _Path(__file__).resolve().parent.parent
 if (_root / "converters" / "__init__.py").exists() and not (_root / "torch2edge" / "converters").exists():
     __path__.append(str(_root))  # a checkout has converters/ beside this package, a wheel inside of it
+
+from . import errors  # noqa: E402
+from ._trt import trt  # noqa: E402
+from .api import convert, load  # noqa: E402
+from .errors import *  # noqa: E402, F403
+from .lower.registry import converter  # noqa: E402
+from .report import Report  # noqa: E402
+from .run.module import EdgeModule, ReferenceWarning  # noqa: E402
+
+__version__ = "0.1.0"
+
+__all__ = ["EdgeModule", "ReferenceWarning", "Report", "convert", "converter", "load", "trt"] + errors.__all__

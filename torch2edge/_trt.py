@@ -107,7 +107,7 @@ def capabilities() -> Capabilities:
     )
 
 
-def can_execute() -> str:
+def why_not_executable() -> str:
     """Why engines cannot run in this process, or an empty string when they can."""
     if not torch.cuda.is_available():
         return "no NVIDIA GPU is visible here (torch.cuda.is_available() is False)"

@@ -14,6 +14,12 @@ from torch2edge.errors import ReferenceExecutionError, UnsupportedLayerError
 
 trt = pytest.importorskip("tensorrt_rtx")
 
+
+def f32(values: Any) -> Any:
+    """A float32 array."""
+    return np.array(values, dtype=np.float32)
+
+
 ACTIVATION_ROWS = [
     ("RELU", lambda x: max(x, 0.0)),
     ("SIGMOID", lambda x: 1 / (1 + math.exp(-x))),
@@ -45,7 +51,7 @@ def test_every_activation_has_a_row() -> None:
     assert {row[0] for row in ACTIVATION_ROWS} == set(trt.ActivationType.__members__)
 
 
-UNARY_ROWS = {
+UNARY_ROWS: dict[str, Any] = {
     "EXP": math.exp,
     "LOG": math.log,
     "SQRT": math.sqrt,
@@ -99,7 +105,7 @@ def test_not_and_integer_sign(bench: Any) -> None:
     assert results[1].tolist() == [-1, 0, 1]
 
 
-BINARY_ROWS = {
+BINARY_ROWS: dict[str, Any] = {
     "SUM": lambda a, b: a + b,
     "PROD": lambda a, b: a * b,
     "MAX": max,
@@ -164,7 +170,7 @@ def test_scale(bench: Any, mode: str) -> None:
 
 def test_scale_defaults(bench: Any) -> None:
     x = torch.rand(1, 2, 3, 3)
-    layer = bench.network.add_scale_nd(bench.input(x), trt.ScaleMode.CHANNEL, np.float32([1, 2]), channel_axis=1)
+    layer = bench.network.add_scale_nd(bench.input(x), trt.ScaleMode.CHANNEL, f32([1, 2]), channel_axis=1)
     np.testing.assert_allclose(bench.one(layer)[:, 1], x.numpy()[:, 1] + 2, rtol=1e-6)
 
 
@@ -177,7 +183,7 @@ def test_select_broadcasts(bench: Any) -> None:
 def test_parametric_relu(bench: Any) -> None:
     x = torch.randn(2, 3, 4)
     layer = bench.network.add_parametric_relu(bench.input(x), bench.constant([[[0.1], [0.2], [0.3]]]))
-    expected = np.where(x.numpy() >= 0, x.numpy(), x.numpy() * np.float32([[0.1], [0.2], [0.3]]))
+    expected = np.where(x.numpy() >= 0, x.numpy(), x.numpy() * f32([[0.1], [0.2], [0.3]]))
     np.testing.assert_allclose(bench.one(layer), expected, rtol=1e-6)
 
 

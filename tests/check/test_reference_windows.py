@@ -109,7 +109,7 @@ def test_deconvolution(bench: Any, mode: str, groups: int) -> None:
     for c, k, i, j, r, s in itertools.product(range(4), range(6 // groups), range(3), range(4), range(3), range(4)):
         out = c // (4 // groups) * (6 // groups) + k
         full[0, out, i * 2 + r * 2, j * 3 + s] += float(x[0, c, i, j]) * kernel[c, k, r, s]
-    before, after = (1, 0), (2, 1)
+    before, after = [1, 0], [2, 1]
     if mode.startswith("SAME"):
         total = [max(5 - 2, 0), max(4 - 3, 0)]
         small = [p // 2 for p in total]
@@ -133,7 +133,7 @@ def test_pooling(bench: Any, mode: str, excludes: bool, kind: str) -> None:
     spec = [padding_of(mode, x.shape[2 + i], (1, 0)[i], (2, 1)[i], 3, (2, 3)[i]) for i in range(2)]
     ends = []
     for i in range(2):  # where the padded input ends, in coordinates of the input
-        size, (out, before), step = x.shape[2 + i], spec[i], (2, 3)[i]
+        size, before, step = x.shape[2 + i], spec[i][1], (2, 3)[i]
         total = (size - 1) // step * step + 3 - size
         ends.append(size + ((2, 1)[i] if mode.startswith("EXPLICIT") else total - before))
     expected = np.zeros((1, 2, spec[0][0], spec[1][0]))
@@ -272,8 +272,6 @@ def test_grid_sample(bench: Any, corners: bool, edge: str, mode: str) -> None:
         if mode == "NEAREST":
             expected[0, c, p, q] = read(c, round(down), round(across))
             continue
-        for i, j in itertools.product(
-            (math.floor(down), math.floor(down) + 1), (math.floor(across), math.floor(across) + 1)
-        ):
+        for i, j in itertools.product((math.floor(down), math.floor(down) + 1), (math.floor(across), math.floor(across) + 1)):
             expected[0, c, p, q] += read(c, i, j) * (1 - abs(down - i)) * (1 - abs(across - j))
     np.testing.assert_allclose(bench.one(layer), expected, rtol=1e-4, atol=1e-5)

@@ -6,6 +6,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+import torch
+
 from .._trt import from_trt_dtype, last_errors, to_trt_dtype
 from ..errors import ConfigError, ConversionError, Torch2EdgeError
 from ..graph import Constant, Graph, Op, Value, map_tensors
@@ -21,6 +23,7 @@ class Lowered:
     """A filled network, and how it relates to the graph."""
 
     network: Network
+    output_dtypes: list[torch.dtype]
     input_names: list[str]  # names of the bindings, one per input of the graph; "" for one that no output needs
     output_names: list[str]
     tensor_names: dict[int, str]  # index of a Value -> name of the network's tensor that holds it
@@ -47,7 +50,7 @@ def lower(
     for op in graph.ops:
         _convert(op, net, registry, env)
     output_names = _outputs(graph, net, env)
-    return Lowered(net, input_names, output_names, {index: t.raw.name for index, t in env.items()})
+    return Lowered(net, [v.dtype for v in graph.outputs], input_names, output_names, {index: t.raw.name for index, t in env.items()})
 
 
 def _inputs(graph: Graph, net: Network, env: dict[int, Tensor]) -> list[str]:

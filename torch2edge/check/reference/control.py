@@ -56,7 +56,7 @@ def run_loop(machine: Machine, loop: Loop) -> None:
     """
     limits = {layer.option("kind"): layer for layer in loop.limits}
     if not limits:
-        raise _any(loop).wrong("its loop has no trip limit")
+        raise loop.first.wrong("its loop has no trip limit")
     count = ints(_value(machine, limits["COUNT"]))[0] if "COUNT" in limits else None
     slices: dict[int, list[Tensor]] = {x.index: [] for x in loop.outputs if x.option("kind") != "LAST_VALUE"}
     for layer in loop.recurrences:
@@ -70,10 +70,6 @@ def run_loop(machine: Machine, loop: Loop) -> None:
         done += 1
     for layer in loop.outputs:
         machine.store(layer, _loop_output(machine, layer, slices.get(layer.index)))
-
-
-def _any(loop: Loop) -> Layer:
-    return (loop.outputs + loop.recurrences + loop.iterators)[0]
 
 
 def _iterate(machine: Machine, loop: Loop, done: int, count: int | None, slices: dict[int, list[Tensor]]) -> None:

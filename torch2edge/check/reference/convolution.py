@@ -139,9 +139,7 @@ def _maximum(data: Tensor, size: list[int], stride: list[int], padding: list[tup
     return MAX_POOL[len(size)](_pad(data, padding, lowest), size, stride)
 
 
-def _average(
-    layer: Layer, data: Tensor, size: list[int], stride: list[int], padding: list[tuple[int, int, int]]
-) -> Tensor:
+def _average(layer: Layer, data: Tensor, size: list[int], stride: list[int], padding: list[tuple[int, int, int]]) -> Tensor:
     """The sum over the window by the number of its elements that lie in the input, padded or not.
 
     `average_count_excludes_padding` counts the overlap with the input alone, otherwise that with the padded input

@@ -21,9 +21,9 @@ from torch2edge.check.reference import (  # noqa: F401  (each module registers i
     shape,
 )
 from torch2edge.check.reference.control import run_condition, run_loop
-from torch2edge.check.reference.layer import HANDLERS, Layer, Tensor
+from torch2edge.check.reference.layer import DTYPES, HANDLERS, Layer, Tensor
 from torch2edge.check.reference.plan import LOOP, Loop, Planner, Step
-from torch2edge.errors import ReferenceExecutionError, Torch2EdgeError, UnsupportedLayerError
+from torch2edge.errors import ReferenceExecutionError, Torch2EdgeError
 
 OnLayer = Callable[[str, Sequence[torch.Tensor]], None]
 
@@ -83,6 +83,8 @@ class ReferenceExecutor:
 
     def __init__(self, network: Any, trt: Any) -> None:
         """Read the layers of `network`, which belongs to the TensorRT module `trt` and must not change any more."""
+        if getattr(network, "has_implicit_batch_dimension", False):
+            raise ReferenceExecutionError("the network has an implicit batch dimension; build it with an explicit one")
         self._network = network  # owns the memory of the weights
         self._trt = trt
         self._scopes: dict[int, Any] = {}  # loops and conditionals, kept alive so that their id stays theirs
@@ -169,6 +171,9 @@ class ReferenceExecutor:
             for layer in planner.layers:
                 if layer.kind not in HANDLERS and layer.kind not in (*LOOP, "CONDITION", "CONDITIONAL_OUTPUT"):
                     raise layer.unsupported()
+                for tensor in layer.outputs:
+                    if tensor.kind not in DTYPES:
+                        raise layer.unsupported(f"the type {tensor.kind}")
             self._plans[keep] = planner.plan()
         return self._plans[keep]
 
@@ -185,25 +190,25 @@ class _Run:
         """Compute a plan, leaving out the branches that are not taken."""
         for step in steps:
             if all(self.conditions.get(scope, branch) == branch for scope, branch in step.guards):
-                if isinstance(step.work, Loop):
-                    run_loop(self, step.work)
-                else:
-                    self.layer(step.work)
+                self.step(step.work)
             for name in step.release:
                 self.values.pop(name, None)
 
-    def layer(self, layer: Layer) -> None:
-        """Compute one layer and keep its outputs."""
+    def step(self, work: Layer | Loop) -> None:
+        """Compute one layer or loop; whatever goes wrong names the layer (of a loop, its first)."""
         try:
-            if layer.kind.startswith("CONDITION") and layer.kind != "CONDITIONAL_INPUT":
-                results = run_condition(self, layer)
+            if isinstance(work, Loop):
+                run_loop(self, work)
+            elif work.kind in ("CONDITION", "CONDITIONAL_OUTPUT"):
+                self.store(work, run_condition(self, work))
             else:
-                results = HANDLERS[layer.kind](layer, [self.values[t.name] if t else None for t in layer.inputs])
-            self.store(layer, results)
+                inputs = [self.values[tensor.name] if tensor else None for tensor in work.inputs]
+                self.store(work, HANDLERS[work.kind](work, inputs))
         except Torch2EdgeError:
             raise
         except Exception as error:
-            raise ReferenceExecutionError(f"{layer.title}: {error}") from error
+            title = work.first.title if isinstance(work, Loop) else work.title
+            raise ReferenceExecutionError(f"{title}: {error}") from error
 
     def store(self, layer: Layer, results: Any) -> None:
         """Round results to the types of the layer's outputs, check their shapes, report them."""
@@ -230,6 +235,3 @@ def _tensor(tensor: Any) -> Tensor:
 
 def _fits(given: Sequence[int], spec: Sequence[int]) -> bool:
     return len(given) == len(spec) and all(b in (-1, a) for a, b in zip(given, spec, strict=True))
-
-
-__all__ = ["ReferenceExecutor", "UnsupportedLayerError"]

@@ -59,11 +59,11 @@ def _gather_default(layer: Layer, data: Tensor, indices: Tensor) -> Tensor:
 def _select(data: Tensor, axis: int, index: Tensor, inside: Tensor) -> Tensor:
     """The elements of one axis, that axis replaced by the dimensions of the indices; zero where not inside."""
     safe = torch.where(inside, index, 0)
-    if data.shape[axis] == 0 and index.numel():
-        return data.new_zeros(*data.shape[:axis], *index.shape, *data.shape[axis + 1 :])
     shape = (*data.shape[:axis], *index.shape, *data.shape[axis + 1 :])
+    if data.shape[axis] == 0 and index.numel():
+        return data.new_zeros(shape)
     result = data.index_select(axis, safe.reshape(-1)).reshape(shape)
-    mask = inside.reshape(*inside.shape, *[1] * (data.dim() - axis - 1))
+    mask = inside.reshape((*inside.shape, *[1] * (data.dim() - axis - 1)))
     return result if bool(inside.all()) else torch.where(mask, result, torch.zeros_like(result))
 
 
@@ -86,7 +86,7 @@ def _gather_nd(layer: Layer, data: Tensor, indices: Tensor) -> Tensor:
         for axis in range(batch)
     ]
     result = data[tuple(lead + places)]
-    mask = inside.reshape(*inside.shape, *[1] * (result.dim() - inside.dim()))
+    mask = inside.reshape((*inside.shape, *[1] * (result.dim() - inside.dim())))
     return torch.where(mask, result, torch.zeros_like(result))
 
 

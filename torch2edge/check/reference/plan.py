@@ -25,6 +25,11 @@ class Loop:
     body: list[Step] = field(default_factory=list)
     condition: list[Step] = field(default_factory=list)
 
+    @property
+    def first(self) -> Layer:
+        """The boundary layer that messages name."""
+        return (self.outputs + self.recurrences + self.iterators + self.limits)[0]
+
 
 @dataclass
 class Step:
@@ -90,8 +95,8 @@ class Planner:
         while changed:
             changed = False
             for layer in self.layers:
-                scopes = inside[layer.index].union(*(self._seen(inside, name) for name in _reads(layer)))
-                if layer.kind in ("RECURRENCE", "ITERATOR", "LOOP_OUTPUT") and layer.scope is not None:
+                scopes = inside[layer.index].union(*(self._seen(inside, name) for name in _reads(layer, True)))
+                if layer.kind in LOOP and layer.scope is not None:
                     scopes |= {layer.scope}
                 for scope in scopes:
                     scopes |= self._around(inside, scope)
@@ -166,8 +171,6 @@ class Planner:
         units: dict[str, list[Layer]] = {}
         for layer in layers:
             inner = self.inside[layer.index] - level
-            if layer.kind in LOOP and layer.scope is not None and layer.scope not in level:
-                inner |= {layer.scope}
             outermost = [s for s in inner if self._around(self.inside, s) - {s} <= level]
             units.setdefault(f"loop {outermost[0]}" if outermost else f"layer {layer.index}", []).append(layer)
         steps = [self._unit(members, level, keep, name) for name, members in self._sorted(units)]
@@ -260,7 +263,7 @@ def _release(steps: list[Step], keep: set[str]) -> None:
     made: set[str] = set()
     for place, step in enumerate(steps):
         for layer in _members(step):
-            last |= {name: place for name in _reads(layer, True)}
+            last |= dict.fromkeys(_reads(layer, True), place)
             last |= {tensor.name: place for tensor in layer.outputs}
             made |= {tensor.name for tensor in layer.outputs}
     for name, place in last.items():

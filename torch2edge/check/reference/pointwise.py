@@ -31,15 +31,13 @@ def cast(layer: Layer, inputs: Sequence[Tensor]) -> Tensor:
     """
     (data,) = inputs
     target = layer.dtype
-    if data.is_floating_point() and not target.is_floating_point and target != torch.bool:
-        return _to_integer(layer, wide(data), target)
-    return data.to(target)
-
-
-def _to_integer(layer: Layer, data: Tensor, target: torch.dtype) -> Tensor:
+    if data.dtype == target or target.is_floating_point or torch.bool in (target, data.dtype):
+        return data.to(target)
     limits = torch.iinfo(target)
-    whole = data.double().trunc()
-    if not bool(((whole >= limits.min) & (whole <= limits.max)).all()):
+    whole = wide(data).double().trunc() if data.is_floating_point() else data
+    # float64 has no 2^63 - 1: the first value that is too large is 2^63, which "<" on the next number excludes.
+    inside = (whole >= limits.min) & (whole < float(limits.max) + 1 if whole.is_floating_point() else whole <= limits.max)
+    if not bool(inside.all()):
         raise layer.wrong(f"a value is outside the range of {target}; the result of that cast is undefined")
     return whole.to(target)
 

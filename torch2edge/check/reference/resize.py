@@ -55,7 +55,7 @@ def _along(layer: Layer, mode: str, data: Tensor, axis: int, size: int) -> Tenso
         return data.index_select(axis, _rounded(layer, above, below).clamp(0, old - 1))
     low = torch.div(above, below, rounding_mode="floor")
     fraction = (above - low * below).double() / below
-    taps = range(0, 2) if mode == "LINEAR" else range(-1, 3)
+    taps = range(2) if mode == "LINEAR" else range(-1, 3)
     weights = torch.stack([_weight(layer, mode, (fraction - tap).abs()) for tap in taps])
     places = torch.stack([low + tap for tap in taps])
     if layer.api.exclude_outside:

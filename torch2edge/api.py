@@ -1,0 +1,281 @@
+"""convert() and load(): the stages in order. Nothing else lives here."""
+
+from __future__ import annotations
+
+import inspect
+import os
+import time
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import nn
+
+from . import _trt
+from ._trt import capabilities, trt
+from .build import BuildSession
+from .check.drift import first_drift
+from .check.reference import ReferenceExecutor
+from .check.verify import TOLERANCE, draw, verify as run_trials
+from .errors import ConfigError, InputError, VerificationError
+from .graph import Graph
+from .lower import Lowered, lower, registry
+from .options import Options
+from .report import ModuleRow, Report
+from .run import EdgeModule, read
+from .run.engine_file import check_built_for_here
+from .structure import flatten, unflatten
+from .trace import trace
+
+__all__ = ["convert", "load"]
+
+
+def convert(
+    model: nn.Module,
+    inputs: Sequence[Any] | torch.Tensor,
+    kwargs: Mapping[str, Any] | None = None,
+    *,
+    fp16: bool = False,
+    tf32: bool = False,
+    device_types: Mapping[nn.Module | str, Any] | None = None,
+    default_device_type: Any = None,
+    dla_core: int | None = None,
+    gpu_fallback: bool = True,
+    converters: Mapping[Any, Callable[..., Any]] | None = None,
+    optimization_level: int | None = None,
+    workspace: int | None = None,
+    tactic_sources: int | None = None,
+    compute_capabilities: Sequence[str] = (),
+    verify: bool = True,
+    tolerance: float | None = None,
+    progress: Callable[[str], None] | None = None,
+) -> EdgeModule:
+    """Turn a module into a TensorRT engine that is a module again.
+
+    Args:
+        model: in eval mode, on one device. It is left as it was.
+        inputs: the positional inputs, e.g. ``[x]``: tensors (float32, float16, bfloat16, int32, int64, bool, uint8),
+            numbers and None, nested in tuples, lists, dicts and dataclasses. Their shapes are the engine's.
+        kwargs: the keyword inputs.
+        fp16: allow half precision (TensorRT 8.6 and 10; a strongly typed TensorRT refuses: convert ``model.half()``).
+        tf32: allow TF32 for float32 matrix products and convolutions (10 bits of mantissa).
+        device_types: submodule or its path -> ``trt.DeviceType``; it holds for what is inside too, the innermost wins.
+        default_device_type: DeviceType of all other layers.
+        dla_core: which DLA core to build for and to run on.
+        gpu_fallback: layers that the DLA cannot take run on the GPU; False makes that an error.
+        converters: ATen overload or module class -> converter, for this call; they come before the registered ones.
+        optimization_level: 0 (fast build) to 5 (fast engine); TensorRT's default is 3.
+        workspace: most memory for the builder's tactics, in bytes.
+        tactic_sources: bit mask of ``trt.TacticSource``; 0 leaves cuBLAS, cuBLASLt and cuDNN out.
+        compute_capabilities: TensorRT-RTX: the GPUs to build for, e.g. ``["8.6", "8.9"]``; by default the one that is
+            here, or 8.6 where there is none.
+        verify: compare with the model on fresh random inputs after the build.
+        tolerance: largest relative L2 error of an output; by default that of the precision (``check.verify.TOLERANCE``).
+        progress: called with the name of each stage as it begins: trace, lower, build, check.
+
+    Returns:
+        An ``EdgeModule``; its ``report`` tells what happened and how exact it is.
+
+    Raises:
+        Torch2EdgeError: one of its kinds, see ``torch2edge.errors``.
+    """
+    clock = _Clock(progress)
+    options = Options(
+        fp16=fp16, tf32=tf32, optimization_level=optimization_level, workspace=workspace,
+        default_device_type=default_device_type, device_types=_paths_of(model, device_types), dla_core=dla_core,
+        gpu_fallback=gpu_fallback, tactic_sources=tactic_sources, compute_capabilities=tuple(compute_capabilities),
+    )  # fmt: skip
+    args = _positional(inputs)
+    converting = registry().extended(converters)
+    with clock("trace"):
+        graph = trace(model, args, kwargs, is_leaf=converting.is_leaf, module_classes=converting.module_classes())
+    session = BuildSession(options)
+    with clock("lower"):
+        names = {id(t): n for n, t in (*model.named_parameters(), *model.named_buffers())}
+        lowered = lower(graph, session.network, converting, names=names, device_of=options.device_of)
+    session.place(lowered.network.layers)
+    precision = _precision(graph, options)
+    if "fp16" in precision:
+        session.allow_half()
+    with clock("build"):
+        plan = session.build()
+    limit = tolerance if tolerance is not None else max(TOLERANCE[p] for p in precision.split("+"))
+    report = _report(graph, lowered, session, precision, len(plan))
+    report.tolerance, report.timings = limit, clock.seconds
+    module = EdgeModule(plan, _metadata(model, graph, lowered, session, report), fallback=_reference(session, lowered))
+    if verify:
+        with clock("check"):
+            _verify(model, args, dict(kwargs or {}), module, graph, lowered, session, report)
+    if not _trt.why_not_executable():
+        module._fallback = None  # it holds the network and the weights
+    module.metadata["report"] = report.to_dict()
+    return module
+
+
+def load(path: str | os.PathLike[str]) -> EdgeModule:
+    """The module saved by ``EdgeModule.save``.
+
+    Raises:
+        EngineFileError: no such file, foreign or damaged bytes, or built for another TensorRT or GPU.
+    """
+    metadata, plan = read(path)
+    check_built_for_here(metadata, os.fspath(path))
+    return EdgeModule(plan, metadata)
+
+
+class _Clock:
+    """Seconds by stage."""
+
+    def __init__(self, progress: Callable[[str], None] | None) -> None:
+        self.seconds: dict[str, float] = {}
+        self._progress = progress or (lambda stage: None)
+
+    @contextmanager
+    def __call__(self, stage: str) -> Any:
+        self._progress(stage)
+        start = time.perf_counter()
+        yield
+        self.seconds[stage] = round(time.perf_counter() - start, 3)
+
+
+def _positional(inputs: Any) -> list[Any]:
+    if isinstance(inputs, torch.Tensor):
+        return [inputs]
+    if not isinstance(inputs, (list, tuple)):
+        raise InputError(
+            f"inputs must be a list of the positional inputs, e.g. convert(model, [x]), but is a {type(inputs).__name__}. "
+            "Keyword inputs go into kwargs: convert(model, [x], {'mask': m})."
+        )
+    return list(inputs)
+
+
+def _paths_of(model: nn.Module, device_types: Mapping[nn.Module | str, Any] | None) -> dict[str, Any]:
+    """``device_types`` by module path."""
+    paths = {id(m): path for path, m in model.named_modules()}
+    known = set(paths.values())
+    result = {}
+    for key, device in (device_types or {}).items():
+        path = key if isinstance(key, str) else paths.get(id(key))
+        if path not in known:
+            raise ConfigError(f"device_types: {key if isinstance(key, str) else type(key).__name__} is no submodule of the model")
+        if not isinstance(device, trt.DeviceType):
+            raise ConfigError(f"device_types[{path!r}] is {device!r}; it must be trt.DeviceType.GPU or trt.DeviceType.DLA")
+        result[path] = device
+    return result
+
+
+def _precision(graph: Graph, options: Options) -> str:
+    short = {torch.float32: "fp32", torch.float16: "fp16", torch.bfloat16: "bf16"}
+    values = [*graph.inputs, *(v for op in graph.ops for v in op.outputs if v is not None)]
+    found = sorted({short[v.dtype] for v in values if v.dtype in short} | ({"fp16"} if options.fp16 else set()))
+    return "+".join(found) or "fp32"
+
+
+def _reference(session: BuildSession, lowered: Lowered) -> Callable[[Sequence[torch.Tensor]], list[torch.Tensor]]:
+    """The network computed by the reference executor, torch dtypes in and out."""
+    executor: list[ReferenceExecutor] = []
+
+    def run(tensors: Sequence[torch.Tensor]) -> list[torch.Tensor]:
+        if not executor:
+            executor.append(ReferenceExecutor(session.network, trt))
+        feed = {n: t.cpu().to(_trt.carried(t.dtype)) for n, t in zip(lowered.input_names, tensors) if n}
+        given = executor[0].run(feed)
+        return [given[n].to(d) for n, d in zip(lowered.output_names, lowered.output_dtypes)]
+
+    return run
+
+
+def _verify(
+    model: nn.Module, args: list[Any], kwargs: dict[str, Any], module: EdgeModule, graph: Graph, lowered: Lowered,
+    session: BuildSession, report: Report,
+) -> None:  # fmt: skip
+    examples, structure = flatten({"args": args, "kwargs": kwargs})
+
+    def original(tensors: list[torch.Tensor]) -> list[torch.Tensor]:
+        call = unflatten(structure, tensors)
+        with torch.no_grad():
+            return flatten(model(*call["args"], **call["kwargs"]))[0]
+
+    here = not _trt.why_not_executable()
+    run = module._run if here else _reference(session, lowered)
+    report.checked_by = f"{capabilities().title} on {_trt.gpu_name()}" if here else "the reference executor"
+    report.check, trial = run_trials(run, original, examples, graph.output_names, report.tolerance)
+    bad = [row for row in report.check if not row.passed]
+    if not bad:
+        return
+    inputs = draw(examples, trial)
+    executor = ReferenceExecutor(session.network, trt)
+    where = first_drift(
+        graph, executor, lowered.input_names, lowered.tensor_names, inputs, original(inputs), report.tolerance
+    )  # fmt: skip
+    raise VerificationError(
+        f"{len(bad)} of {len(report.check)} outputs are not the model's: {where}.\n{report.check_text()}\n"
+        "A model whose outputs hang on tiny differences may need tolerance=; verify=False takes the engine as it is.",
+        report,
+    )
+
+
+def _report(graph: Graph, lowered: Lowered, session: BuildSession, precision: str, size: int) -> Report:
+    ops: dict[str, int] = {}
+    for op in graph.ops:
+        ops[op.module] = ops.get(op.module, 0) + 1
+    layers: dict[str, int] = {}
+    for layer in lowered.network.layers:
+        layers[layer.module] = layers.get(layer.module, 0) + 1
+    default = session.options.default_device_type or trt.DeviceType.GPU
+    rows = [
+        ModuleRow(path, graph.modules.get(path, ""), count, layers.get(path, 0),
+                  (session.options.device_of(path) or default).name, precision)
+        for path, count in ops.items()
+    ]  # fmt: skip
+    notes = [
+        f"note: no output depends on the input {graph.input_names[i]}; it is checked at a call, and not used"
+        for i in graph.unused_inputs()
+    ]
+    if any(row.device == "DLA" for row in rows):
+        notes.append("note: the device is the one asked for; TensorRT moves layers that the DLA cannot take to the GPU")
+    return Report(capabilities().title, _target(session), precision, engine_bytes=size, modules=rows, notes=notes)
+
+
+def _target(session: BuildSession) -> str:
+    if session.compute_capabilities:
+        return "compute capability " + ", ".join(session.compute_capabilities)
+    return _trt.gpu_name() or "an unknown GPU"
+
+
+def _metadata(model: nn.Module, graph: Graph, lowered: Lowered, session: BuildSession, report: Report) -> dict[str, Any]:
+    """What an engine file says of itself."""
+    def row(name: str, binding: str, value: Any) -> dict[str, Any]:
+        dtype = str(value.dtype).removeprefix("torch.")
+        return {"name": name, "binding": binding, "dtype": dtype, "shape": list(value.shape)}
+
+    here = session.compute_capabilities
+    if not here and torch.cuda.is_available():
+        here = (".".join(map(str, torch.cuda.get_device_capability())),)
+    kinds = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
+    return {
+        "format": 1,
+        "torch2edge": _version(),
+        "torch": torch.__version__,
+        "tensorrt": capabilities().name,
+        "version": capabilities().version,
+        "title": capabilities().title,
+        "target": report.target,
+        "compute_capabilities": list(here),
+        "precision": report.precision,
+        "dla_core": session.options.dla_core,
+        "model": type(model).__qualname__,
+        "parameters": [n for n, p in inspect.signature(model.forward).parameters.items() if p.kind in kinds],
+        "inputs": [row(n, b, v) for n, b, v in zip(graph.input_names, lowered.input_names, graph.inputs)],
+        "outputs": [row(n, b, v) for n, b, v in zip(graph.output_names, lowered.output_names, graph.outputs)],
+        "input_structure": graph.input_structure,
+        "output_structure": graph.output_structure,
+        "report": report.to_dict(),
+    }
+
+
+def _version() -> str:
+    from . import __version__
+
+    return __version__

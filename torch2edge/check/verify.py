@@ -1,0 +1,99 @@
+"""Is it right? Fresh random inputs through the original and through the engine."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+
+from ..report import CheckRow
+
+__all__ = ["TOLERANCE", "TRIALS", "Trial", "compare", "draw", "verify"]
+
+# Largest relative L2 error of an output. fp32: summation order alone gives 1e-6 to 1e-5 over a deep network. Half and
+# bfloat16 have 11 and 8 bits of mantissa; errors add up over the layers.
+TOLERANCE = {"fp32": 1e-4, "fp16": 2e-2, "bf16": 1e-1}
+PEAK = 10  # a single element may be off by this many times the tolerance, relative to the largest one
+
+
+@dataclass(frozen=True)
+class Trial:
+    """How fresh inputs are drawn: normal, with this standard deviation and mean."""
+
+    seed: int
+    scale: float
+    center: float
+
+    def __str__(self) -> str:
+        return f"seed {self.seed}, N({self.center:g}, {self.scale:g})"
+
+
+# An error may hide at one scale (a saturated sigmoid) or in the sign (relu against identity on positive inputs).
+TRIALS = (Trial(1, 1.0, 0.0), Trial(2, 3.0, 0.0), Trial(3, 0.5, 1.0))
+
+
+def draw(examples: Sequence[torch.Tensor], trial: Trial) -> list[torch.Tensor]:
+    """Random tensors of the shapes, dtypes and devices of ``examples``.
+
+    Floats are normal; integers are uniform between the smallest and the largest of the example, because they index
+    something whose size nobody tells; bools are fair coins.
+    """
+    generator = torch.Generator().manual_seed(trial.seed)
+    drawn = []
+    for example in examples:
+        if example.dtype == torch.bool:
+            fresh = torch.rand(example.shape, generator=generator) < 0.5
+        elif example.is_floating_point():
+            fresh = torch.randn(example.shape, generator=generator) * trial.scale + trial.center
+        else:
+            low, high = int(example.min()), int(example.max())
+            fresh = torch.randint(low, high + 1, example.shape, generator=generator)
+        drawn.append(fresh.to(dtype=example.dtype, device=example.device))
+    return drawn
+
+
+def compare(given: torch.Tensor, reference: torch.Tensor, output: str, trial: str, tolerance: float) -> CheckRow:
+    """The figures of one output; NaN and infinities must be in the same places."""
+    if given.shape != reference.shape or given.dtype != reference.dtype:
+        return CheckRow(output, math.inf, math.inf, 0.0, math.inf, f"{given.dtype} {tuple(given.shape)}", False)
+    a, b = given.detach().cpu().double().flatten(), reference.detach().cpu().double().flatten()
+    finite = b.isfinite()
+    same_specials = torch.equal(torch.nan_to_num(a[~finite], 0.5), torch.nan_to_num(b[~finite], 0.5))
+    a, b = a[finite], b[finite]
+    error = (a - b).abs()
+    max_abs = float(error.max()) if len(b) else 0.0
+    ref_max = float(b.abs().max()) if len(b) else 0.0
+    norm = float(b.norm())
+    if not reference.is_floating_point():
+        relative = float((error != 0).double().mean()) if len(b) else 0.0
+        passed = relative <= tolerance
+    else:
+        relative = float(error.norm()) / norm if norm else float(error.norm())
+        passed = relative <= tolerance and max_abs <= PEAK * tolerance * (ref_max or 1.0)
+    cosine = float(torch.dot(a, b)) / (float(a.norm()) * norm) if norm and float(a.norm()) else float(not norm)
+    return CheckRow(output, max_abs, relative, cosine, ref_max, trial, bool(passed and same_specials))
+
+
+def verify(
+    run: Callable[[list[torch.Tensor]], list[torch.Tensor]], reference: Callable[[list[torch.Tensor]], list[torch.Tensor]],
+    examples: Sequence[torch.Tensor], names: Sequence[str], tolerance: float,
+) -> tuple[list[CheckRow], Trial]:  # fmt: skip
+    """Run both on the fresh inputs of every trial.
+
+    Returns:
+        The worst row of each output (a failed one before a passed one, then by relative error), and the trial of the
+        first that failed, else the first trial.
+    """
+    worst: list[CheckRow] = []
+    failed: Trial | None = None
+    for trial in TRIALS:
+        inputs = draw(examples, trial)
+        expected = reference([t.clone() for t in inputs])
+        given = run(inputs)
+        rows = [compare(g, e, n, str(trial), tolerance) for g, e, n in zip(given, expected, names)]
+        if failed is None and not all(row.passed for row in rows):
+            failed = trial
+        worst = rows if not worst else [max(w, r, key=lambda c: (not c.passed, c.rel_l2)) for w, r in zip(worst, rows)]
+    return worst, failed or TRIALS[0]

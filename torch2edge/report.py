@@ -1,0 +1,96 @@
+"""What a conversion tells: a row per module, a row per checked output, timings, notes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+__all__ = ["CheckRow", "ModuleRow", "Report"]
+
+
+@dataclass
+class ModuleRow:
+    """A submodule in which ops ran."""
+
+    path: str
+    kind: str  # name of its class
+    ops: int
+    layers: int
+    device: str
+    precision: str
+
+
+@dataclass
+class CheckRow:
+    """The worst trial of one output against PyTorch.
+
+    ``max_abs`` is the largest absolute error, ``rel_l2`` the L2 norm of the error over that of the reference (for integer
+    and bool outputs the share of elements that differ), ``cosine`` the cosine similarity, ``ref_max`` the largest
+    magnitude in the reference. ``trial`` says how the inputs were drawn.
+    """
+
+    output: str
+    max_abs: float
+    rel_l2: float
+    cosine: float
+    ref_max: float
+    trial: str
+    passed: bool
+
+
+@dataclass
+class Report:
+    """Printable account of a conversion; ``to_dict()`` is the same as JSON."""
+
+    tensorrt: str
+    target: str  # the GPU, or the compute capabilities that it was built for
+    precision: str
+    checked_by: str = ""  # "TensorRT on NVIDIA H200", "the reference executor", or "" when verify=False
+    tolerance: float = 0.0
+    engine_bytes: int = 0
+    modules: list[ModuleRow] = field(default_factory=list)
+    check: list[CheckRow] = field(default_factory=list)
+    timings: dict[str, float] = field(default_factory=dict)  # seconds by stage
+    notes: list[str] = field(default_factory=list)
+
+    def to_dict(self) -> dict[str, Any]:
+        """The report as plain dicts, lists, strings and numbers."""
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, data: dict[str, Any]) -> Report:
+        """The inverse of ``to_dict``."""
+        modules = [ModuleRow(**row) for row in data["modules"]]
+        return cls(**{**data, "modules": modules, "check": [CheckRow(**row) for row in data["check"]]})
+
+    def __str__(self) -> str:
+        """Two tables and what else there is to know."""
+        size = f"{self.engine_bytes / 2**20:.1f} MiB"
+        stages = ", ".join(f"{name} {seconds:.2f} s" for name, seconds in self.timings.items())
+        head = f"{self.tensorrt}, for {self.target}, {self.precision}, {size}\n{stages}"
+        modules = table(
+            ["module", "class", "ops", "layers", "device", "precision"],
+            [[m.path or "(model)", m.kind, m.ops, m.layers, m.device, m.precision] for m in self.modules],
+        )
+        return "\n\n".join([head, modules, self.check_text(), *([] if not self.notes else ["\n".join(self.notes)])])
+
+    def check_text(self) -> str:
+        """The check alone: a row per output."""
+        if not self.checked_by:
+            return "not checked (verify=False)"
+        rows = [
+            [c.output, f"{c.max_abs:.3g}", f"{c.rel_l2:.3g}", f"{c.cosine:.6f}", f"{c.ref_max:.3g}", c.trial,
+             "ok" if c.passed else "FAILED"] for c in self.check
+        ]  # fmt: skip
+        title = f"check against PyTorch by {self.checked_by}, tolerance {self.tolerance:g}; the worst trial of each output"
+        return title + "\n" + table(["output", "max abs", "rel L2", "cosine", "ref max", "inputs", ""], rows)
+
+
+def table(head: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
+    """Columns as wide as their widest cell; numbers to the right."""
+    cells = [[str(c) for c in row] for row in [head, *rows]]
+    widths = [max(len(row[i]) for row in cells) for i in range(len(head))]
+    right = [all(isinstance(row[i], (int, float)) for row in rows) and bool(rows) for i in range(len(head))]
+    lines = ["  ".join(c.rjust(w) if r else c.ljust(w) for c, w, r in zip(row, widths, right)).rstrip() for row in cells]
+    return "\n".join([lines[0], "-" * (sum(widths) + 2 * (len(widths) - 1)), *lines[1:]])

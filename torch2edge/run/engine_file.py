@@ -1,0 +1,97 @@
+"""Engine files: TensorRT's plan behind a JSON header that says what it is, with a checksum over all of it.
+
+Layout: 8 bytes magic, 8 bytes header length (little-endian), header (JSON, UTF-8), plan, 32 bytes SHA-256 of all before.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from .._trt import capabilities
+from ..errors import EngineFileError
+
+__all__ = ["check_built_for_here", "describe", "pack", "read", "unpack", "write"]
+
+MAGIC = b"T2EDGE\x00\x01"
+DIGEST = hashlib.sha256().digest_size
+
+
+def pack(metadata: dict[str, Any], plan: bytes) -> bytes:
+    """The bytes of an engine file."""
+    header = json.dumps(metadata).encode()
+    body = MAGIC + len(header).to_bytes(8, "little") + header + plan
+    return body + hashlib.sha256(body).digest()
+
+
+def unpack(data: bytes, origin: str) -> tuple[dict[str, Any], bytes]:
+    """Metadata and plan; ``origin`` names the source in messages.
+
+    Raises:
+        EngineFileError: foreign, truncated or damaged bytes.
+    """
+    if not data.startswith(MAGIC):
+        hint = "it may be a bare TensorRT plan (trtexec, ultralytics)" if len(data) > len(MAGIC) else "it is empty or too short"
+        raise EngineFileError(f"{origin} was not saved by torch2edge: {hint}. Convert the model again and save that.")
+    if len(data) < len(MAGIC) + 8 + DIGEST or hashlib.sha256(data[:-DIGEST]).digest() != data[-DIGEST:]:
+        raise EngineFileError(
+            f"{origin} is truncated or damaged: its checksum does not match its {len(data)} bytes. Copy it again, or convert "
+            "the model again."
+        )
+    start = len(MAGIC) + 8
+    end = start + int.from_bytes(data[len(MAGIC) : start], "little")
+    return json.loads(data[start:end]), data[end:-DIGEST]
+
+
+def write(path: str | os.PathLike[str], metadata: dict[str, Any], plan: bytes) -> None:
+    """Save an engine file; an existing one is replaced only when the new one is whole."""
+    target = Path(path)
+    partial = target.with_name(target.name + ".partial")
+    partial.write_bytes(pack(metadata, plan))
+    partial.replace(target)
+
+
+def read(path: str | os.PathLike[str]) -> tuple[dict[str, Any], bytes]:
+    """Metadata and plan of an engine file.
+
+    Raises:
+        EngineFileError: there is no such file, or see ``unpack``.
+    """
+    try:
+        data = Path(path).read_bytes()
+    except OSError as error:
+        raise EngineFileError(f"cannot read {os.fspath(path)}: {error.strerror}") from error
+    return unpack(data, os.fspath(path))
+
+
+def describe(metadata: dict[str, Any]) -> str:
+    """``built with TensorRT 8.6.0 for NVIDIA H200``"""
+    return f"built with {metadata['title']} for {metadata['target']}"
+
+
+def check_built_for_here(metadata: dict[str, Any], origin: str) -> None:
+    """Refuse an engine that this TensorRT, or this GPU, can never run.
+
+    A plan runs in the TensorRT version that built it, and on GPUs of the compute capability that it was built for.
+
+    Raises:
+        EngineFileError: what was built where, and what is here.
+    """
+    caps = capabilities()
+    if (metadata["tensorrt"], metadata["version"]) != (caps.name, caps.version):
+        raise EngineFileError(
+            f"{origin} was {describe(metadata)}, but here is {caps.title}. An engine runs only in the TensorRT version that "
+            f"built it: install {metadata['title']}, or convert the model again here."
+        )
+    if torch.cuda.is_available():
+        here = ".".join(map(str, torch.cuda.get_device_capability()))
+        if metadata["compute_capabilities"] and here not in metadata["compute_capabilities"]:
+            raise EngineFileError(
+                f"{origin} was {describe(metadata)} (compute capability {', '.join(metadata['compute_capabilities'])}), but "
+                f"here is {torch.cuda.get_device_name()} (compute capability {here}). Convert the model again here."
+            )

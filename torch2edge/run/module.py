@@ -1,0 +1,199 @@
+"""EdgeModule: an engine as a drop-in nn.Module."""
+
+from __future__ import annotations
+
+import os
+import warnings
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import nn
+
+from .._trt import why_not_executable
+from ..errors import EngineFileError, ExecutionError, InputError
+from ..report import Report
+from ..structure import flatten, leaf_names, unflatten
+from .engine_file import check_built_for_here, describe, pack, unpack, write
+from .runner import Runner
+
+__all__ = ["EdgeModule", "ReferenceWarning"]
+
+Fallback = Callable[[Sequence[torch.Tensor]], list[torch.Tensor]]
+
+
+class ReferenceWarning(UserWarning):
+    """A forward was computed by the reference executor, not by TensorRT."""
+
+
+class EdgeModule(nn.Module):
+    """Takes and gives what the original module did, computed by a TensorRT engine.
+
+    ``EdgeModule()`` is empty until ``load_state_dict``; ``torch2edge.load`` makes one from a file. It has no parameters:
+    the weights are in the engine. CUDA inputs run on the current stream; CPU inputs are copied to the GPU and back. Where
+    TensorRT cannot execute (no GPU), a freshly converted module computes with the reference executor and warns once.
+
+    Attributes:
+        report: how it was converted and how exact it is (``torch2edge.Report``).
+        metadata: what the engine file's header holds.
+    """
+
+    def __init__(
+        self, plan: bytes = b"", metadata: Mapping[str, Any] | None = None, *, fallback: Fallback | None = None
+    ) -> None:
+        super().__init__()
+        self.eval()
+        self._fallback = fallback
+        self._warned = False
+        self._set(plan, dict(metadata or {}))
+
+    def _set(self, plan: bytes, metadata: dict[str, Any]) -> None:
+        self._plan, self.metadata = plan, metadata
+        self._runner: Runner | None = None
+        self._simple = False
+        if not metadata:
+            return
+        self._inputs = [(i["name"], _dtype(i["dtype"]), tuple(i["shape"]), i["binding"]) for i in metadata["inputs"]]
+        self._outputs = [(o["binding"], _dtype(o["dtype"]), tuple(o["shape"])) for o in metadata["outputs"]]
+        args, kwargs = metadata["input_structure"]["items"]
+        self._simple = not kwargs["items"] and all(item["kind"] == "tensor" for item in args["items"])
+
+    @property
+    def report(self) -> Report | None:
+        """How it was converted and how exact it is; None while the module is empty."""
+        return Report.from_dict(self.metadata["report"]) if self.metadata else None
+
+    def extra_repr(self) -> str:
+        """One line for ``print(module)``."""
+        return describe(self.metadata) if self.metadata else "empty"
+
+    # ---- forward ----------------------------------------------------------------------------------------------------
+
+    def forward(self, *args: Any, **kwargs: Any) -> Any:
+        """The outputs, nested as the original module's.
+
+        Raises:
+            InputError: inputs of another structure, shape, dtype or device than the engine was built for.
+            ExecutionError: nothing here can run the engine.
+        """
+        if not self.metadata:
+            raise ExecutionError("this EdgeModule is empty: load a state dict first, or use torch2edge.load(file)")
+        tensors = self._flatten(args, kwargs)
+        for tensor, (name, dtype, shape, _) in zip(tensors, self._inputs):
+            if tensor.shape != shape or tensor.dtype != dtype:
+                raise InputError(
+                    f"{name} is {tensor.dtype} {tuple(tensor.shape)}; the engine was built for {dtype} {shape}, and its "
+                    "shapes are fixed. Convert the model for this shape."
+                )
+            if tensor.device != tensors[0].device:
+                raise InputError(f"{name} is on {tensor.device}, but {self._inputs[0][0]} on {tensors[0].device}")
+        return unflatten(self.metadata["output_structure"], self._run(tensors))
+
+    def _flatten(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> list[torch.Tensor]:
+        if self._simple and not kwargs and len(args) == len(self._inputs) and all(isinstance(a, torch.Tensor) for a in args):
+            return list(args)
+        wanted = self.metadata["input_structure"]
+        tensors, given = flatten({"args": list(args), "kwargs": kwargs})
+        if given != wanted:
+            tensors, given = flatten(self._rebound(args, kwargs))
+        if given != wanted:
+            raise InputError(f"the module was converted for {_call_text(wanted)}, but is called with {_call_text(given)}")
+        return tensors
+
+    def _rebound(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:
+        """The call with each argument passed as it was when traced, by position or by name."""
+        names = self.metadata["parameters"]
+        bound = {**dict(zip(names, args)), **kwargs}
+        positional, by_name = self.metadata["input_structure"]["items"]
+        if len(args) > len(names) or any(n not in bound for n in names[: len(positional["items"])]):
+            return {"args": list(args), "kwargs": kwargs}
+        ordered = [bound.pop(n) for n in names[: len(positional["items"])]]
+        rest = {k: bound.pop(k) for k in by_name["keys"] if k in bound}
+        return {"args": ordered, "kwargs": {**rest, **bound}}
+
+    def _run(self, tensors: list[torch.Tensor]) -> list[torch.Tensor]:
+        device = tensors[0].device
+        if self._fallback is not None and why_not_executable():
+            self._warn()
+            return [t.to(device) for t in self._fallback([t.cpu() for t in tensors])]
+        if device.type not in ("cpu", "cuda"):
+            raise InputError(f"the inputs are on {device}; an engine takes CUDA or CPU tensors")
+        if self._runner is None:
+            self._runner = self._make_runner()
+        if device.type == "cuda":
+            return self._runner(tensors)
+        return [t.cpu() for t in self._runner([t.cuda() for t in tensors])]
+
+    def _make_runner(self) -> Runner:
+        reason = why_not_executable()
+        if reason:
+            raise ExecutionError(
+                f"this engine was {describe(self.metadata)} and cannot run here: {reason}. It needs such a GPU and "
+                f"{self.metadata['title']}. (Only a module that was converted in this process can be computed without.)"
+            )
+        inputs = [(binding, dtype) for _, dtype, _, binding in self._inputs]
+        return Runner(self._plan, inputs, self._outputs, self.metadata["dla_core"])
+
+    def _warn(self) -> None:
+        if not self._warned:
+            self._warned = True
+            warnings.warn(
+                f"{why_not_executable()}: the reference executor computes this module's outputs, slowly and on the CPU. The engine "
+                f"itself was {describe(self.metadata)}.",
+                ReferenceWarning,
+                stacklevel=6,
+            )
+
+    # ---- saving -----------------------------------------------------------------------------------------------------
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write an engine file, for ``torch2edge.load``."""
+        if not self.metadata:
+            raise EngineFileError("this EdgeModule is empty: there is nothing to save")
+        write(path, self.metadata, self._plan)
+
+    def get_extra_state(self) -> torch.Tensor:
+        """The engine file as a uint8 tensor; it travels in the ``state_dict``, also of a module around this one."""
+        data = pack(self.metadata, self._plan) if self.metadata else b"\x00"
+        return torch.frombuffer(bytearray(data), dtype=torch.uint8)
+
+    def set_extra_state(self, state: Any) -> None:
+        """Take the engine from a ``state_dict``.
+
+        Raises:
+            EngineFileError: the state is not an engine, is damaged, or is for another TensorRT or GPU.
+        """
+        if not isinstance(state, torch.Tensor):
+            raise EngineFileError(f"the state dict holds a {type(state).__name__} where an engine should be")
+        data = state.cpu().numpy().tobytes()
+        if data == b"\x00":
+            self._set(b"", {})
+            return
+        metadata, plan = unpack(data, "the engine in this state dict")
+        check_built_for_here(metadata, "the engine in this state dict")
+        self._fallback = None
+        self._set(plan, metadata)
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> EdgeModule:
+        return EdgeModule(self._plan, self.metadata, fallback=self._fallback)
+
+    def __reduce__(self) -> Any:
+        return EdgeModule, (self._plan, self.metadata)
+
+
+def _dtype(name: str) -> torch.dtype:
+    return getattr(torch, name)  # type: ignore[no-any-return]
+
+
+def _call_text(structure: dict[str, Any]) -> str:
+    names = [n.replace("['args']", "args", 1).replace("['kwargs']", "kwargs", 1) for n in leaf_names(structure)]
+    plain = _plain_values(structure)
+    return f"{len(names)} tensor{'s' * (len(names) != 1)} ({', '.join(names)})" + (f" and {', '.join(plain)}" if plain else "")
+
+
+def _plain_values(node: dict[str, Any]) -> list[str]:
+    if node["kind"] == "plain":
+        return [repr(node["value"])]
+    return [text for item in node.get("items", []) for text in _plain_values(item)]
+
+
