@@ -70,8 +70,11 @@ class Capabilities:
     strongly_typed: bool  # tensor dtypes decide the precision; no FP16/INT8 builder flags
     int64: bool
     bf16: bool
-    attention_v2: bool
+    attention: bool  # IAttention, fused or decomposed by TensorRT itself
+    attention_v2: bool  # it says which corner a causal mask starts from
     squeeze_layers: bool
+    gelu: bool  # ActivationType.GELU_ERF and GELU_TANH
+    group_normalization: bool  # add_normalization_v2: groups with a scale per channel
     tactic_sources: bool  # cuBLAS, cuBLASLt and cuDNN can be switched off
     compute_capabilities: bool  # the GPU to build for can be named (TensorRT-RTX)
     dla_api: bool
@@ -98,8 +101,11 @@ def capabilities() -> Capabilities:
         strongly_typed=not hasattr(module.BuilderFlag, "FP16"),
         int64=hasattr(module.DataType, "INT64"),
         bf16=hasattr(module.DataType, "BF16"),
+        attention=hasattr(module.INetworkDefinition, "add_attention"),
         attention_v2=hasattr(module.INetworkDefinition, "add_attention_v2"),
         squeeze_layers=hasattr(module.INetworkDefinition, "add_squeeze"),
+        gelu=hasattr(module.ActivationType, "GELU_ERF"),
+        group_normalization=hasattr(module.INetworkDefinition, "add_normalization_v2"),
         tactic_sources=hasattr(module.TacticSource, "CUDNN"),
         compute_capabilities=hasattr(module.IBuilderConfig, "set_compute_capability"),
         dla_api=not rtx,

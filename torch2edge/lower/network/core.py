@@ -43,6 +43,11 @@ class Layer:
     device: Any  # TensorRT's DeviceType, or None for the default
 
 
+def _category(dtype: torch.dtype) -> int:
+    """bool < integers < floats, the order of PyTorch's promotion."""
+    return 2 if dtype.is_floating_point else 1 if dtype != torch.bool else 0
+
+
 class Core:
     """The ground under the families of layers.
 
@@ -130,16 +135,19 @@ class Core:
             return value if dtype is None else self.cast(value, dtype)
         return self.constant(value, dtype)
 
-    def constant(self, value: Any, dtype: torch.dtype | None = None) -> Tensor:
-        """A constant layer. One and the same tensor gives one layer. Python floats are float32, float64 becomes float32."""
+    def constant(self, value: Any, dtype: torch.dtype | None = None, rank: int = 0) -> Tensor:
+        """A constant layer of at least ``rank`` dimensions, axes of size 1 in front.
+
+        One and the same tensor gives one layer. Python floats are float32, float64 becomes float32.
+        """
         is_tensor = isinstance(value, torch.Tensor)
         tensor = value.detach() if is_tensor else torch.tensor(value)
         dtype = dtype or (torch.float32 if tensor.dtype == torch.float64 else tensor.dtype)
-        key = (id(value), dtype) if is_tensor else (repr(value), dtype)
+        shape = (1,) * (rank - tensor.dim()) + tuple(tensor.shape)
+        key = (id(value) if is_tensor else repr(value), dtype, len(shape))
         if key not in self._constants:
-            weights = self.weights(tensor, dtype)
-            layer = self.layer(self.raw.add_constant(tuple(tensor.shape), weights))
-            self._constants[key] = (value, Tensor(layer.get_output(0), tuple(tensor.shape), dtype))
+            layer = self.layer(self.raw.add_constant(shape, self.weights(tensor, dtype)))
+            self._constants[key] = (value, Tensor(layer.get_output(0), shape, dtype))
             if is_tensor and id(value) in self._names:
                 self.weights_by_name.setdefault(self._names[id(value)], []).append(layer.name)
         return self._constants[key][1]
@@ -148,19 +156,20 @@ class Core:
         """TensorRT's Weights over the memory of ``tensor`` (host, contiguous), kept alive with the network; empty for None.
 
         Raises:
-            ConversionError: an int64 value does not fit where TensorRT carries int64 as INT32.
+            ConversionError: TensorRT has no such dtype, or an int64 value does not fit where it carries int64 as INT32.
         """
         if tensor is None:
             return trt.Weights()
         dtype = dtype or tensor.dtype
+        data_type = self.data_type(dtype)
         if dtype == torch.int64 and carried(dtype) == torch.int32:
             limit = torch.iinfo(torch.int32)
-            # PyTorch's idiom for "to the end" is the largest int64; as a bound it means the same when clamped
             if tensor.numel() and (int(tensor.max()) > limit.max or int(tensor.min()) < limit.min):
-                raise ConversionError(f"a constant needs int64 (up to {int(tensor.abs().max())}), which this TensorRT lacks")
+                largest = max(int(tensor.max()), -int(tensor.min()))
+                raise ConversionError(f"a constant needs int64 (its largest magnitude is {largest}), which this TensorRT lacks")
         host = tensor.detach().to(device="cpu", dtype=carried(dtype)).contiguous()
         self._keep.append(host)
-        return trt.Weights(to_trt_dtype(dtype), host.data_ptr(), host.numel())
+        return trt.Weights(data_type, host.data_ptr(), host.numel())
 
     def note_weights(self, tensor: torch.Tensor | None, layer: Any) -> None:
         """Remember that ``layer`` holds the parameter ``tensor``, for the report and for refit."""
@@ -173,13 +182,23 @@ class Core:
             return self.constant(x, dtype)
         if x.dtype == dtype:
             return x
-        try:
-            wanted = to_trt_dtype(dtype)
-        except ConfigError as error:
-            raise ConversionError(f"a cast to {dtype}: {error}") from error
+        wanted = self.data_type(dtype)
         if carried(x.dtype) == carried(dtype):
             return Tensor(x.raw, x.shape, dtype)
         return self.result(self.layer(self.raw.add_cast(x.raw, wanted)), dtype)
+
+    @staticmethod
+    def data_type(dtype: torch.dtype) -> Any:
+        """TensorRT's DataType for a torch dtype.
+
+        Raises:
+            ConversionError: it has none; with the way out.
+        """
+        try:
+            return to_trt_dtype(dtype)
+        except ConfigError as error:
+            way_out = "keep the model in float32 (model.float(), no .double())" if dtype.is_floating_point else "cast to int32"
+            raise ConversionError(f"{error}: {way_out}") from error
 
     def identity(self, x: Value) -> Tensor:
         """A tensor of its own with the value of ``x``."""
@@ -193,18 +212,19 @@ class Core:
 
     @staticmethod
     def result_type(*values: Value) -> torch.dtype:
-        """PyTorch's type promotion, with the ranks of torch.result_type's rules: tensors, 0-d tensors, numbers."""
-        stand_ins = [
-            torch.empty((1,) * v.ndim, dtype=v.dtype, device="meta") if isinstance(v, (Tensor, torch.Tensor)) else v
-            for v in values
-        ]
-        # categories do not depend on the order, so the pair-wise reduction must see the widest tensor first
-        stand_ins.sort(key=lambda s: -s.dim() if isinstance(s, torch.Tensor) else 1)
-        result = stand_ins[0]
-        for other in stand_ins[1:]:
-            dtype = torch.result_type(result, other)
-            result = torch.empty((1,) * (result.dim() if isinstance(result, torch.Tensor) else 0), dtype=dtype, device="meta")
-        return result.dtype if isinstance(result, torch.Tensor) else torch.tensor(result).dtype
+        """torch.result_type of any number of values: tensors outrank 0-d tensors, which outrank numbers."""
+        ranks: list[torch.dtype | None] = [None, None, None]  # of tensors, 0-d tensors, numbers
+        for value in values:
+            is_tensor = isinstance(value, (Tensor, torch.Tensor))
+            dtype = value.dtype if is_tensor else torch.tensor(value).dtype  # type: ignore[union-attr]
+            rank = (0 if value.ndim else 1) if is_tensor else 2  # type: ignore[union-attr]
+            ranks[rank] = dtype if ranks[rank] is None else torch.promote_types(ranks[rank], dtype)  # type: ignore[arg-type]
+        result = None
+        for higher in filter(None, ranks):  # a lower rank counts only where it is of a higher category
+            if result is None or _category(higher) > _category(result):
+                result = higher if result is None else torch.promote_types(result, higher)
+        assert result is not None
+        return result
 
     @property
     def capabilities(self) -> Any:

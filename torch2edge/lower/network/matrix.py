@@ -1,10 +1,14 @@
-"""Matrix products, softmax, reductions, top-k, attention."""
+"""Matrix products, softmax, reductions, einsum, attention."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
+import torch
+
 from ..._trt import trt
+from .equation import Term, explicit
 from .core import Tensor, Value
 from .pointwise import Pointwise
 
@@ -24,7 +28,11 @@ class Matrix(Pointwise):
 
     def matmul(self, a: Value, b: Value, transpose_a: bool = False, transpose_b: bool = False) -> Tensor:
         """Matrix product of the last two axes with broadcast of the others; both at least 2-D."""
-        x, y = self.broadcast_ranks(*self.promote(a, b))
+        dtype = self.result_type(a, b)
+        rank = max(v.ndim for v in (a, b))  # type: ignore[union-attr]
+        x, y = self._of_rank(a, rank, dtype), self._of_rank(b, rank, dtype)
+        if not dtype.is_floating_point:
+            return self._integer_matmul(x, y, transpose_a, transpose_b)
         op = trt.MatrixOperation
         layer = self.layer(
             self.raw.add_matrix_multiply(
@@ -32,6 +40,22 @@ class Matrix(Pointwise):
             )
         )
         return self.result(layer, x.dtype)
+
+    def _of_rank(self, value: Value, rank: int, dtype: torch.dtype) -> Tensor:
+        """``value`` with axes of size 1 in front; a constant gets them itself, so that it stays the operand."""
+        if isinstance(value, torch.Tensor) and value.ndim < rank:
+            tensor = self.constant(value.reshape((1,) * (rank - value.ndim) + tuple(value.shape)), dtype)
+            self.note_weights(value, self.layers[-1].raw)
+            return tensor
+        t = self.tensor(value, dtype)
+        return self.reshape(t, (1,) * (rank - t.ndim) + t.shape)
+
+    def _integer_matmul(self, x: Tensor, y: Tensor, transpose_x: bool, transpose_y: bool) -> Tensor:
+        """IMatrixMultiplyLayer takes floats only, and float32 holds no large integers: multiply, then add up."""
+        swapped = [*range(x.ndim - 2), x.ndim - 1, x.ndim - 2]
+        x = self.permute(x, swapped) if transpose_x else x
+        y = self.permute(y, swapped) if transpose_y else y
+        return self.reduce(self.mul(self.unsqueeze(x, -1), self.unsqueeze(y, -3)), "SUM", [-2], keepdim=False)
 
     def reduce(self, x: Value, kind: str, dims: Sequence[int], keepdim: bool) -> Tensor:
         """IReduceLayer of ``kind`` (a name of trt.ReduceOperation) over ``dims``; all axes where ``dims`` is empty."""
@@ -46,3 +70,110 @@ class Matrix(Pointwise):
         layer = self.layer(self.raw.add_softmax(t.raw))
         layer.axes = axes_mask([dim], t.ndim)
         return self.result(layer, t.dtype)
+
+    def einsum(self, equation: str, values: Sequence[Value]) -> Tensor:
+        """torch.einsum. IEinsumLayer takes two operands, no ellipsis, no diagonal and no broadcast of size 1.
+
+        So diagonals are cut out first, and more than two operands are combined from left to right.
+        """
+        dtype = self.result_type(*values)
+        tensors = [self.tensor(v, dtype) for v in values]
+        terms, output = explicit(equation, [t.ndim for t in tensors])
+        operands = [self._diagonals(t, term) for t, term in zip(tensors, terms)]
+        left, term = operands[0]
+        for i, (right, other) in enumerate(operands[1:], 2):
+            later = {label for _, rest in operands[i:] for label in rest} | set(output)
+            kept = [label for label in dict.fromkeys([*term, *other]) if label in later]
+            left, term = self._einsum_of_two(left, term, right, other, kept), kept
+        summed = [axis for axis, label in enumerate(term) if label not in output]
+        if summed:
+            left, term = self.reduce(left, "SUM", summed, keepdim=False), [label for label in term if label in output]
+        return self.permute(left, [term.index(label) for label in output])
+
+    def _diagonals(self, x: Tensor, term: Term) -> tuple[Tensor, Term]:
+        """A label that stands twice in one operand takes the diagonal of the two axes."""
+        twice = next((label for label in term if term.count(label) > 1), None)
+        if twice is None:
+            return x, term
+        first, second = [axis for axis, label in enumerate(term) if label == twice][:2]
+        others = [axis for axis in range(x.ndim) if axis not in (first, second)]
+        size = x.shape[first]
+        flat = self.reshape(self.permute(x, [*others, first, second]), [*(x.shape[axis] for axis in others), size * size])
+        return self._diagonals(self.slice(flat, -1, 0, size, size + 1), [*(term[axis] for axis in others), twice])
+
+    def _einsum_of_two(self, a: Tensor, of_a: Term, b: Tensor, of_b: Term, output: Term) -> Tensor:
+        sizes = [dict(zip(of_a, a.shape)), dict(zip(of_b, b.shape))]
+        parts = []
+        for own, other, t in ((*sizes, a), (*sizes[::-1], b)):
+            kept = [label for label in own if own[label] != 1 or other.get(label, 1) == 1]
+            parts.append((self.reshape(t, [own[label] for label in kept]), kept))
+        letters = {label: chr(ord("a") + i) for i, label in enumerate(dict.fromkeys([*of_a, *of_b]))}
+        spelled = ["".join(letters[label] for label in term) for term in (parts[0][1], parts[1][1], output)]
+        layer = self.layer(self.raw.add_einsum([parts[0][0].raw, parts[1][0].raw], f"{spelled[0]},{spelled[1]}->{spelled[2]}"))
+        return self.result(layer, a.dtype)
+
+    def attention(self, query: Value, key: Value, value: Value, mask: Value | None, causal: bool) -> Tensor:
+        """softmax(query keyᵀ + mask) value; true in a bool mask lets a position attend.
+
+        ``causal`` without a mask lets position i see the positions up to i. A row that sees nothing gives zeros, as in
+        PyTorch. IAttention where TensorRT has it and has kernels for the dtype, else the layers that it stands for.
+        """
+        q, k, v = self.promote(query, key, value)
+        mask = self._additive(mask) if isinstance(mask, torch.Tensor) else mask
+        blind = None if mask is None else self._blind_rows(mask)
+        if self._has_attention_layer(q, k, v):
+            result = self._attention_layer(q, k, v, mask, causal)
+        else:
+            if causal:
+                mask = self._additive(torch.ones(q.shape[-2], k.shape[-2], dtype=torch.bool).tril())
+            scores = self.matmul(q, k, transpose_b=True)
+            if isinstance(mask, Tensor) and mask.dtype == torch.bool:
+                scores = self.select(mask, scores, self.tensor(-math.inf, scores.dtype))
+            elif mask is not None:
+                scores = self.add(scores, self.tensor(mask, scores.dtype))
+            result = self.matmul(self.softmax(scores, -1), v)
+        return result if blind is None else self.select(blind, self.tensor(0.0, result.dtype), result)
+
+    @staticmethod
+    def _additive(mask: torch.Tensor) -> torch.Tensor:
+        """A constant mask as what is added to the scores: 0 or minus infinity."""
+        return torch.zeros(mask.shape).masked_fill(~mask, -math.inf) if mask.dtype == torch.bool else mask
+
+    def _blind_rows(self, mask: Value) -> Value | None:
+        """Which rows see nothing, with an axis of size 1 in the place of the keys; None where it is known that none is."""
+        if isinstance(mask, torch.Tensor):
+            blind = (mask == -math.inf).all(-1, keepdim=True)
+            return blind if blind.any() else None
+        t = self.tensor(mask, torch.float32 if self.tensor(mask).dtype == torch.bool else None)
+        best = self.reduce(t, "MAX", [-1], keepdim=True)
+        return self.elementwise("EQUAL", best, 0.0 if self.tensor(mask).dtype == torch.bool else -math.inf)
+
+    def _has_attention_layer(self, q: Tensor, k: Tensor, v: Tensor) -> bool:
+        """IAttention takes rank 4, one shape of keys and values, and no broadcast; float32 has no kernels of its own."""
+        return (
+            self.capabilities.attention
+            and q.dtype in (torch.float16, torch.bfloat16)
+            and q.ndim == 4
+            and k.shape == v.shape
+            and (q.shape[0], q.shape[3]) == (k.shape[0], k.shape[3])
+            and q.shape[1] % k.shape[1] == 0
+        )
+
+    def _attention_layer(self, q: Tensor, k: Tensor, v: Tensor, mask: Value | None, causal: bool) -> Tensor:
+        softmax = trt.AttentionNormalizationOp.SOFTMAX
+        if self.capabilities.attention_v2:
+            kind = trt.CausalMaskKind.UPPER_LEFT if causal else trt.CausalMaskKind.NONE
+            attention = self.raw.add_attention_v2(q.raw, k.raw, v.raw, softmax, kind)
+        else:
+            attention = self.raw.add_attention(q.raw, k.raw, v.raw, softmax, causal)
+        count = self.raw.num_layers  # IAttention is no ILayer: two boundary layers stand for it in the network
+        if attention is not None:
+            for i in (count - 2, count - 1):
+                self.layer(self.raw.get_layer(i))
+        attention.decomposable = True  # a shape without a kernel of its own is built from other layers
+        if mask is not None:
+            t = self.tensor(mask)
+            t = t if t.dtype == torch.bool else self.cast(t, q.dtype)
+            t = self.reshape(t, (1,) * (4 - t.ndim) + t.shape)
+            attention.mask = self.expand(t, (*t.shape[:2], q.shape[2], k.shape[2])).raw
+        return self.result(attention, q.dtype)

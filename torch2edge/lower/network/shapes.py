@@ -63,10 +63,13 @@ class Shapes(Core):
         stride = tuple(0 if own == 1 and wanted != 1 else 1 for own, wanted in zip(t.shape, size))
         return self.strided(t, (0,) * t.ndim, size, stride)
 
-    def strided(self, x: Value, start: Sequence[int], size: Sequence[int], stride: Sequence[int], mode: str = "STRICT_BOUNDS") -> Tensor:
+    def strided(
+        self, x: Value, start: Sequence[int], size: Sequence[int], stride: Sequence[int], mode: str = "STRICT_BOUNDS",
+        fill: Value | None = None,
+    ) -> Tensor:  # fmt: skip
         """ISliceLayer: element i of the result is element ``start + i * stride`` of ``x``, per axis.
 
-        ``mode`` (a name of trt.SampleMode) says what lies out of bounds.
+        ``mode`` (a name of trt.SampleMode) says what lies out of bounds; ``fill`` is the value of mode FILL.
         """
         t = self.tensor(x)
         if tuple(size) == t.shape and not any(start) and all(s == 1 for s in stride):
@@ -74,6 +77,8 @@ class Shapes(Core):
         layer = self.layer(self.raw.add_slice(t.raw, tuple(start), tuple(size), tuple(stride)))
         if mode != "STRICT_BOUNDS":
             layer.mode = getattr(trt.SampleMode, mode)
+        if fill is not None:
+            layer.set_input(4, self.tensor(fill, t.dtype).raw)
         return self.result(layer, t.dtype)
 
     def slice(self, x: Value, dim: int, start: int, length: int, step: int = 1) -> Tensor:
@@ -84,9 +89,9 @@ class Shapes(Core):
         starts[dim], sizes[dim], strides[dim] = start, length, step
         return self.strided(t, starts, sizes, strides)
 
-    def concat(self, values: Sequence[Value], dim: int) -> Tensor:
-        """The values one after the other along ``dim``, promoted to one dtype."""
-        tensors = self.promote(*values)
+    def concat(self, values: Sequence[Value], dim: int, dtype: torch.dtype | None = None) -> Tensor:
+        """The values one after the other along ``dim``, promoted to one dtype (to ``dtype`` if given)."""
+        tensors = self.promote(*values, dtype=dtype)
         if len(tensors) == 1:
             return tensors[0]
         layer = self.layer(self.raw.add_concatenation([t.raw for t in tensors]))
@@ -100,3 +105,87 @@ class Shapes(Core):
         if mode != "ND":
             layer.axis = dim % t.ndim
         return self.result(layer, t.dtype)
+
+    def rearrange(self, x: Value, split: Sequence[int], order: Sequence[int], shape: Sequence[int]) -> Tensor:
+        """``x.reshape(split).permute(order).reshape(shape)``, the first two in one layer."""
+        t = self.tensor(x)
+        layer = self.layer(self.raw.add_shuffle(t.raw))
+        layer.zero_is_placeholder = False
+        layer.reshape_dims, layer.second_transpose = tuple(split), trt.Permutation(tuple(order))
+        return self.reshape(self.result(layer, t.dtype), shape)
+
+    def pad(self, x: Value, pads: Sequence[int], mode: str = "FILL", value: float | int | bool = 0) -> Tensor:
+        """``x`` with (before, after) elements more on each axis, given from the last axis on; negative counts crop.
+
+        ``mode`` (a name of trt.SampleMode) says where the new elements come from; ``value`` is FILL's.
+        """
+        t = self.tensor(x)
+        if mode == "WRAP" and min(pads) < 0 < max(pads):  # PyTorch wraps around what is left after the crop
+            t = self.pad(t, [min(p, 0) for p in pads])
+            pads = [max(p, 0) for p in pads]
+        start, size = [0] * t.ndim, list(t.shape)
+        for i, (before, after) in enumerate(zip(pads[::2], pads[1::2])):
+            start[-1 - i] = -before
+            size[-1 - i] += before + after
+        if max(pads, default=0) <= 0:
+            return self.strided(t, start, size, (1,) * t.ndim)
+        # DLA wants a fill constant that no other layer uses
+        fill = torch.tensor(value).to(t.dtype) if mode == "FILL" else None
+        return self.strided(t, start, size, (1,) * t.ndim, mode, fill)
+
+    def take(self, x: Value, index: Value, dim: int) -> Tensor:
+        """Axis ``dim`` replaced by the axes of ``index``; a constant index in even steps is a slice.
+
+        Raises:
+            ValueError: a constant index is out of bounds or negative.
+        """
+        t = self.tensor(x)
+        dim %= t.ndim
+        if isinstance(index, torch.Tensor):
+            flat = index.reshape(-1).cpu()
+            check_bounds(flat, t.shape[dim])
+            step = int(flat[1] - flat[0]) if len(flat) > 1 else 1
+            if len(flat) and torch.equal(flat, flat[0] + step * torch.arange(len(flat))):
+                t = self.slice(t, dim, int(flat[0]), len(flat), step)
+                return self.reshape(t, (*t.shape[:dim], *index.shape, *t.shape[dim + 1 :]))
+            index = index.to(torch.int32)
+        return self.gather(t, index, dim)
+
+    def overwrite(self, x: Value, new: Value, dim: int, positions: torch.Tensor) -> Tensor:
+        """``x`` with ``new`` in the place of the elements ``positions`` (1-D, constant) of axis ``dim``."""
+        size, count = x.shape[dim], len(positions)  # type: ignore[union-attr]
+        dtype = x.dtype  # type: ignore[union-attr]
+        positions = positions.cpu().long()
+        check_bounds(positions, size)
+        first = int(positions[0]) if count else 0
+        if torch.equal(positions, first + torch.arange(count)):
+            parts: list[tuple[int, int]] = [(0, first), (first + count, size - first - count)]
+            before, after = (
+                [] if not length else [x.narrow(dim, start, length)] if isinstance(x, torch.Tensor) else
+                [self.slice(x, dim, start, length)] for start, length in parts
+            )  # fmt: skip
+            return self.concat([*before, *([new] if count else []), *after], dim, dtype)
+        origin = torch.arange(size)
+        origin[positions] = size + torch.arange(count)
+        return self.take(self.concat([x, new], dim, dtype), origin, dim)
+
+    def scatter(self, x: Value, index: Value, updates: Value, dim: int) -> Tensor:
+        """IScatterLayer element by element: ``x`` with ``updates`` where ``index`` points along ``dim``.
+
+        Indices must not be negative, and two updates of one element must be equal. TensorRT has no form for bool.
+        """
+        t = self.tensor(x)
+        dtype = torch.int32 if t.dtype == torch.bool else t.dtype
+        layer = self.layer(
+            self.raw.add_scatter(
+                self.cast(t, dtype).raw, self.tensor(index).raw, self.tensor(updates, dtype).raw, trt.ScatterMode.ELEMENT
+            )
+        )
+        layer.axis = dim % t.ndim
+        return self.cast(self.result(layer, dtype), t.dtype)
+
+
+def check_bounds(index: torch.Tensor, size: int) -> None:
+    """Refuse a constant index that PyTorch would refuse: TensorRT would read a zero there."""
+    if index.numel() and not (0 <= int(index.min()) and int(index.max()) < size):
+        raise ValueError(f"the index runs from {int(index.min())} to {int(index.max())}, the axis has {size} elements")

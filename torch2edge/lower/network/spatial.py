@@ -1,8 +1,9 @@
-"""Layers over images and volumes: convolution, pooling, normalization, resize, padding."""
+"""Layers over images and volumes: convolution, pooling, scale."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 
@@ -16,47 +17,114 @@ __all__ = ["Spatial"]
 class Spatial(Matrix):
     """Layers over (N, C, spatial axes)."""
 
+    def image(self, x: Value, axes: int) -> Tensor:
+        """``x``, whose last ``axes`` axes are spatial, with batch, channels and at least two spatial axes.
+
+        TensorRT wants all four: (C, H, W) becomes (1, C, H, W), and a 1-D (N, C, L) becomes (N, C, 1, L).
+        """
+        t = self.tensor(x)
+        front, space = t.shape[: t.ndim - axes], t.shape[t.ndim - axes :]
+        return self.reshape(t, (*(1,) * (2 - len(front)), *front, *(1,) * (2 - axes), *space))
+
     def convolution(
         self, x: Value, weight: Value, bias: torch.Tensor | None, stride: Sequence[int], padding: Sequence[int],
-        dilation: Sequence[int], groups: int,
+        dilation: Sequence[int], groups: int, end_padding: Sequence[int] | None = None,
     ) -> Tensor:  # fmt: skip
-        """IConvolutionLayer over 2 or 3 spatial axes; ``weight`` is (out, in / groups, *kernel)."""
-        t = self.tensor(x)
-        constant = isinstance(weight, torch.Tensor)
-        shape = tuple(weight.shape)  # type: ignore[union-attr]
-        kernel = self.weights(weight if constant else None, t.dtype)  # type: ignore[arg-type]
+        """IConvolutionLayer; ``weight`` is (out, in / groups, *kernel), ``x`` of the same rank (3 to 5).
+
+        ``padding`` goes to both ends of each axis, or only to the start where ``end_padding`` is given.
+        """
+        t = self.image(x, len(stride))
+        kernel = self._flat(tuple(weight.shape[2:]), 1)  # type: ignore[union-attr]
+        held = self.weights(weight if isinstance(weight, torch.Tensor) else None, t.dtype)
         layer = self.layer(
-            self.raw.add_convolution_nd(t.raw, shape[0], shape[2:], kernel, self.weights(bias, t.dtype))
+            self.raw.add_convolution_nd(t.raw, weight.shape[0], kernel, held, self.weights(bias, t.dtype))  # type: ignore[union-attr]
         )
-        layer.stride_nd, layer.padding_nd, layer.dilation_nd = tuple(stride), tuple(padding), tuple(dilation)
+        return self._convolved(layer, t, weight, bias, stride, padding, end_padding or padding, dilation, groups)
+
+    def deconvolution(
+        self, x: Value, weight: Value, bias: torch.Tensor | None, stride: Sequence[int], padding: Sequence[int],
+        dilation: Sequence[int], groups: int, end_padding: Sequence[int],
+    ) -> Tensor:  # fmt: skip
+        """IDeconvolutionLayer; ``weight`` is (in, out / groups, *kernel). The paddings trim the ends of the result."""
+        t = self.image(x, len(stride))
+        kernel = self._flat(tuple(weight.shape[2:]), 1)  # type: ignore[union-attr]
+        held = self.weights(weight if isinstance(weight, torch.Tensor) else None, t.dtype)
+        maps = weight.shape[1] * groups  # type: ignore[union-attr]
+        layer = self.layer(self.raw.add_deconvolution_nd(t.raw, maps, kernel, held, self.weights(bias, t.dtype)))
+        return self._convolved(layer, t, weight, bias, stride, padding, end_padding, dilation, groups)
+
+    def _convolved(
+        self, layer: Any, t: Tensor, weight: Value, bias: torch.Tensor | None, stride: Sequence[int],
+        padding: Sequence[int], end_padding: Sequence[int], dilation: Sequence[int], groups: int,
+    ) -> Tensor:  # fmt: skip
+        """The rest of both kinds of convolution: steps, ends, groups, a kernel that is a tensor, names for refit."""
+        layer.stride_nd, layer.dilation_nd = self._flat(stride, 1), self._flat(dilation, 1)
+        layer.pre_padding, layer.post_padding = self._flat(padding, 0), self._flat(end_padding, 0)
         layer.num_groups = groups
-        if constant:
-            self.note_weights(weight, layer)  # type: ignore[arg-type]
+        if isinstance(weight, torch.Tensor):
+            self.note_weights(weight, layer)
         else:
-            layer.set_input(1, self.tensor(weight, t.dtype).raw)
+            layer.set_input(1, self.image(self.tensor(weight, t.dtype), len(stride)).raw)
         self.note_weights(bias, layer)
-        return self.result(layer, t.dtype)
+        return self._unflat(self.result(layer, t.dtype), len(stride))
+
+    @staticmethod
+    def _flat(sizes: Sequence[int], missing: int) -> tuple[int, ...]:
+        """Numbers of the spatial axes, with ``missing`` for the axis that ``image`` puts in front of a single one."""
+        return (missing, *sizes) if len(sizes) == 1 else tuple(sizes)
+
+    def _unflat(self, t: Tensor, axes: int) -> Tensor:
+        """Without the axis that ``image`` added."""
+        return self.reshape(t, (*t.shape[:2], *t.shape[3:])) if axes == 1 else t
 
     def pooling(
         self, x: Value, kind: str, window: Sequence[int], stride: Sequence[int], padding: Sequence[int],
-        ceil_mode: bool = False, count_include_pad: bool = True,
+        end_padding: Sequence[int] | None = None, count_include_pad: bool = True,
     ) -> Tensor:  # fmt: skip
-        """IPoolingLayer of ``kind`` (a name of trt.PoolingType) over 2 or 3 spatial axes."""
-        t = self.tensor(x)
-        layer = self.layer(self.raw.add_pooling_nd(t.raw, getattr(trt.PoolingType, kind), tuple(window)))
-        layer.stride_nd, layer.padding_nd = tuple(stride), tuple(padding)
-        layer.padding_mode = trt.PaddingMode.EXPLICIT_ROUND_UP if ceil_mode else trt.PaddingMode.EXPLICIT_ROUND_DOWN
+        """IPoolingLayer of ``kind`` (a name of trt.PoolingType) over the last axes of ``x``, which need not have a batch.
+
+        Sizes round down: who rounds up pads the end with ``end_padding``, and then knows what the average counts.
+        """
+        given = self.tensor(x)
+        t = self.image(given, len(window))
+        layer = self.layer(self.raw.add_pooling_nd(t.raw, getattr(trt.PoolingType, kind), self._flat(window, 1)))
+        layer.stride_nd = self._flat(stride, 1)
+        layer.pre_padding, layer.post_padding = self._flat(padding, 0), self._flat(end_padding or padding, 0)
         if kind == "AVERAGE":
             layer.average_count_excludes_padding = not count_include_pad
-        return self.result(layer, t.dtype)
+        pooled = self.result(layer, given.dtype)
+        return self.reshape(pooled, (*given.shape[: -len(window)], *pooled.shape[-len(window) :]))
 
     def scale(self, x: Value, shift: torch.Tensor, scale: torch.Tensor) -> Tensor:
-        """IScaleLayer per channel: ``x * scale + shift`` with (C,) constants, x of rank 4 or 5."""
-        t = self.tensor(x)
+        """IScaleLayer: ``x * scale + shift``, with one number each, or with (C,) numbers for axis 1."""
+        given = self.tensor(x)
+        t = self.reshape(given, (*given.shape, *[1] * (4 - given.ndim)))
+        mode = trt.ScaleMode.UNIFORM if scale.ndim == 0 else trt.ScaleMode.CHANNEL
         layer = self.layer(
             self.raw.add_scale_nd(
-                t.raw, trt.ScaleMode.CHANNEL, self.weights(shift, t.dtype), self.weights(scale, t.dtype),
+                t.raw, mode, self.weights(shift, t.dtype), self.weights(scale, t.dtype),
                 self.weights(torch.ones_like(scale), t.dtype), 1,
             )
         )  # fmt: skip
-        return self.result(layer, t.dtype)
+        return self.reshape(self.result(layer, t.dtype), given.shape)
+
+    def average_along(self, x: Value, dim: int, windows: Sequence[range]) -> Tensor:
+        """Element i of axis ``dim`` becomes the average of the elements ``windows[i]``: a product with a constant matrix."""
+        t = self.tensor(x)
+        dim %= t.ndim
+        matrix = torch.zeros(len(windows), t.shape[dim], dtype=torch.float64)
+        for row, window in zip(matrix, windows):
+            row[list(window)] = 1 / len(window)
+        if dim == t.ndim - 1:
+            return self.matmul(t, matrix.T.to(t.dtype))
+        rows = self.reshape(t, (*t.shape[: dim + 1], -1))
+        result = self.matmul(matrix.to(t.dtype), rows)
+        return self.reshape(result, (*t.shape[:dim], len(windows), *t.shape[dim + 1 :]))
+
+    def maximum_along(self, x: Value, dim: int, windows: Sequence[Sequence[int]]) -> Tensor:
+        """Element i of axis ``dim`` becomes the greatest of the elements ``windows[i]``."""
+        dim %= self.tensor(x).ndim
+        width = max(len(w) for w in windows)
+        index = [[*w, *[w[-1]] * (width - len(w))] for w in windows]  # to see one of them twice changes no maximum
+        return self.reduce(self.gather(x, torch.tensor(index, dtype=torch.int32), dim), "MAX", [dim + 1], keepdim=False)

@@ -1,0 +1,44 @@
+"""Activations that TensorRT has no layer for, or none that is safe for large inputs."""
+
+from __future__ import annotations
+
+import torch
+
+from .core import Tensor, Value
+from .spatial import Spatial
+
+__all__ = ["Activations"]
+
+
+class Activations(Spatial):
+    """Activations of several layers."""
+
+    def parametric_relu(self, x: Value, slopes: Tensor) -> Tensor:
+        """IParametricReLULayer: ``x`` where it is positive, else ``x * slopes``; of the same rank and dtype."""
+        t = self.tensor(x)
+        return self.result(self.layer(self.raw.add_parametric_relu(t.raw, slopes.raw)), t.dtype)
+
+    def softplus(self, x: Value, beta: float = 1.0) -> Tensor:
+        """``log(1 + exp(beta * x)) / beta`` for any ``x``; with beta = -1 this is the logarithm of the sigmoid.
+
+        What TensorRT documents for SOFTPLUS overflows where exp does (in FP16 from 11 on), so the layer sees negative
+        exponents only: the result is max(x, 0), or min(x, 0) for a negative beta, plus the SOFTPLUS of -abs(beta * x).
+        """
+        t = self.tensor(x)
+        corner = self.elementwise("MAX" if beta > 0 else "MIN", t, 0.0, t.dtype)
+        tail = self.activation(self.unary(t, "ABS"), "SOFTPLUS", alpha=1 / beta, beta=-abs(beta))
+        return self.add(corner, tail)
+
+    def hard_sigmoid(self, x: Value) -> Tensor:
+        """``clamp(x / 6 + 1 / 2, 0, 1)``; of an image as scale and clip, which the DLA has, other than HARD_SIGMOID."""
+        t = self.tensor(x)
+        if t.ndim != 4:
+            return self.activation(t, "HARD_SIGMOID", alpha=1 / 6, beta=0.5)
+        return self.activation(self.scale(t, torch.tensor(0.5), torch.tensor(1 / 6)), "CLIP", alpha=0.0, beta=1.0)
+
+    def log_softmax(self, x: Value, dim: int) -> Tensor:
+        """``x - max - log(sum(exp(x - max)))``: finite for any finite input. The sum is float32, it may exceed FP16."""
+        t = self.tensor(x)
+        shifted = self.sub(t, self.reduce(t, "MAX", [dim], keepdim=True))
+        total = self.reduce(self.unary(shifted, "EXP", torch.float32), "SUM", [dim], keepdim=True)
+        return self.sub(shifted, self.cast(self.unary(total, "LOG"), t.dtype))
