@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -50,9 +51,7 @@ def select_scatter(net: Network, self: Value, src: Value, dim: int, index: int) 
 
 
 @converter(aten.slice_scatter.default)
-def slice_scatter(
-    net: Network, self: Value, src: Value, dim: int, start: int | None, end: int | None, step: int
-) -> Tensor:
+def slice_scatter(net: Network, self: Value, src: Value, dim: int, start: int | None, end: int | None, step: int) -> Tensor:
     """slice_scatter(Tensor self, Tensor src, int dim=0, SymInt? start=None, SymInt? end=None, SymInt step=1) -> Tensor"""
     chosen = positions(self.shape[dim], start, end, step)
     shape = (*self.shape[: dim % self.ndim], len(chosen), *self.shape[dim % self.ndim + 1 :])
@@ -132,11 +131,9 @@ def roll(net: Network, self: Value, shifts: list[int], dims: list[int]) -> Tenso
 @converter(aten.unfold.default)
 def unfold(net: Network, self: Value, dimension: int, size: int, step: int) -> Tensor:
     """unfold(Tensor(a) self, int dimension, int size, int step) -> Tensor(a)"""
-    x = net.reshape(self, (1,)) if self.ndim == 0 else net.tensor(self)
+    x = net.tensor(ranked(net, self))
     dim = dimension % x.ndim
     index = torch.arange(0, x.shape[dim] - size + 1, step)[:, None] + torch.arange(size)
-    if size == step:  # no overlap: the index runs in even steps, so this is a slice
-        index = index.reshape(index.shape)
     windows = net.take(x, index, dim)
     windows = net.permute(windows, [d for d in range(x.ndim + 1) if d != dim + 1] + [dim + 1])
     return net.reshape(windows, net.out.shape)
@@ -166,7 +163,7 @@ def im2col(
 def non_negative(net: Network, index: Value, size: int) -> Value:
     """``index`` with negative values counted from the end, as PyTorch does; on the spot where it is a constant."""
     if isinstance(index, torch.Tensor):
-        index = index.long()
+        index = index.cpu().long()
         return torch.where(index < 0, index + size, index)
     return net.select(net.elementwise("LESS", index, 0), net.add(index, size), index)
 
@@ -190,7 +187,7 @@ def one_axis(net: Network, x: Value, indices: list[Value | None]) -> tuple[Tenso
         index = non_negative(net, indices[dim], size)  # type: ignore[arg-type]
         pitch = math.prod(sizes[i + 1 :])
         if isinstance(index, torch.Tensor):
-            check(index, size)
+            net.check_bounds(index, size)
             fixed = index * pitch if fixed is None else fixed + index * pitch
         else:
             index = index if pitch == 1 else net.mul(index, pitch)
@@ -199,12 +196,6 @@ def one_axis(net: Network, x: Value, indices: list[Value | None]) -> tuple[Tenso
         assert fixed is not None
         return merged, fixed, at, order
     return merged, moving if fixed is None else net.add(moving, fixed), at, order
-
-
-def check(index: torch.Tensor, size: int) -> None:
-    """Refuse a constant index that PyTorch would refuse; TensorRT would read a zero."""
-    if index.numel() and not (0 <= int(index.min()) and int(index.max()) < size):
-        raise ValueError(f"an index is out of bounds of an axis with {size} elements")
 
 
 def put(net: Network, x: Value, new: Value, dim: int, index: Value) -> Tensor:
@@ -239,7 +230,7 @@ def index_put_supports(self: Any, indices: list[Any], values: Any, accumulate: b
     """Adding up needs an intermediate of updates times elements."""
     if not accumulate:
         return ""
-    count = math.prod(torch.broadcast_shapes(*(i.shape for i in indices if i is not None)))
+    count = math.prod(torch.broadcast_shapes(*(i.shape for i in indices if i is not None)))  # type: ignore[no-untyped-call]
     return too_large(count * math.prod(self.shape))
 
 
@@ -281,7 +272,7 @@ def mask_of(x: Value, indices: list[Any]) -> torch.Tensor:
 @converter(aten.index_select.default)
 def index_select(net: Network, self: Value, dim: int, index: Value) -> Tensor:
     """index_select(Tensor self, int dim, Tensor index) -> Tensor"""
-    x = net.reshape(self, (1,)) if self.ndim == 0 else self
+    x = ranked(net, self)
     return net.reshape(net.take(x, index, dim), net.out.shape)
 
 
@@ -317,9 +308,16 @@ def take(net: Network, self: Value, index: Value) -> Tensor:
 # ---- element by element ---------------------------------------------------------------------------------------------
 
 
-def leading(net: Network, x: Value, shape: tuple[int, ...], dim: int = -1) -> Tensor:
+def ranked(net: Network, x: Value) -> Value:
+    """``x`` with at least one axis."""
+    if len(x.shape):
+        return x
+    return x.reshape(1) if isinstance(x, torch.Tensor) else net.reshape(x, (1,))
+
+
+def leading(net: Network, x: Value, shape: Sequence[int], dim: int = -1) -> Tensor:
     """The part of ``x`` that an index of ``shape`` reaches: its first elements on all axes but ``dim``; rank at least 1."""
-    t = net.reshape(x, (1,)) if len(x.shape) == 0 else net.tensor(x)
+    t = net.tensor(ranked(net, x))
     size = [n if d == dim else wanted for d, (n, wanted) in enumerate(zip(t.shape, shape))]
     return net.strided(t, (0,) * t.ndim, size, (1,) * t.ndim)
 
@@ -330,7 +328,7 @@ def gather(net: Network, self: Value, dim: int, index: Value, sparse_grad: bool)
 
     TensorRT wants all axes but ``dim`` of one size; PyTorch reads the first elements of longer ones.
     """
-    where = net.reshape(index, index.shape or (1,))
+    where = ranked(net, index)
     dim %= where.ndim
     return net.reshape(net.gather(leading(net, self, where.shape, dim), where, dim, "ELEMENT"), net.out.shape)
 
@@ -338,16 +336,16 @@ def gather(net: Network, self: Value, dim: int, index: Value, sparse_grad: bool)
 @converter(aten.scatter.src)
 def scatter_src(net: Network, self: Value, dim: int, index: Value, src: Value) -> Tensor:
     """scatter.src(Tensor self, int dim, Tensor index, Tensor src) -> Tensor"""
-    where = net.reshape(index, index.shape or (1,))
-    x = net.reshape(self, self.shape or (1,))
+    where = ranked(net, index)
+    x = ranked(net, self)
     return net.reshape(net.scatter(x, where, leading(net, src, where.shape), dim), self.shape)
 
 
 @converter(aten.scatter.value)
 def scatter_value(net: Network, self: Value, dim: int, index: Value, value: float | int | bool) -> Tensor:
     """scatter.value(Tensor self, int dim, Tensor index, Scalar value) -> Tensor"""
-    where = net.reshape(index, index.shape or (1,))
-    x = net.reshape(self, self.shape or (1,))
+    where = ranked(net, index)
+    x = ranked(net, self)
     return net.reshape(net.scatter(x, where, torch.full(where.shape, value, dtype=self.dtype), dim), self.shape)
 
 
@@ -359,8 +357,8 @@ def scatter_add_supports(self: Any, dim: int, index: Any, src: Any) -> str:
 @converter(aten.scatter_add.default, supports=scatter_add_supports)
 def scatter_add(net: Network, self: Value, dim: int, index: Value, src: Value) -> Tensor:
     """scatter_add(Tensor self, int dim, Tensor index, Tensor src) -> Tensor"""
-    where = net.reshape(index, index.shape or (1,))
-    x = net.reshape(self, self.shape or (1,))
+    where = ranked(net, index)
+    x = ranked(net, self)
     dim %= x.ndim
     zeros = torch.zeros([x.shape[d] if d == dim else n for d, n in enumerate(where.shape)], dtype=self.dtype)
     added = add_at(net, zeros, leading(net, src, where.shape), dim, where)

@@ -24,7 +24,8 @@ from .errors import ConfigError, TensorRTNotFoundError
 __all__ = ["Capabilities", "capabilities", "last_errors", "logger", "trt"]
 
 FLAVOURS = ("tensorrt", "tensorrt_rtx")
-_log = logging.getLogger("torch2edge.tensorrt")
+logger_name = "torch2edge.tensorrt"
+_log = logging.getLogger(logger_name)
 _errors: collections.deque[str] = collections.deque(maxlen=50)
 
 
@@ -73,12 +74,15 @@ class Capabilities:
     attention: bool  # IAttention, fused or decomposed by TensorRT itself
     attention_v2: bool  # it says which corner a causal mask starts from
     squeeze_layers: bool
+    is_nan: bool  # UnaryOperation.ISNAN
+    cumulative: bool  # running sums
     gelu: bool  # ActivationType.GELU_ERF and GELU_TANH
     group_normalization: bool  # add_normalization_v2: groups with a scale per channel
     tactic_sources: bool  # cuBLAS, cuBLASLt and cuDNN can be switched off
     compute_capabilities: bool  # the GPU to build for can be named (TensorRT-RTX)
     dla_api: bool
     dynamic_outputs: bool  # NonZero and NMS layers have an implementation
+    calibrators: bool  # INT8 by calibration
 
     @property
     def title(self) -> str:
@@ -104,12 +108,15 @@ def capabilities() -> Capabilities:
         attention=hasattr(module.INetworkDefinition, "add_attention"),
         attention_v2=hasattr(module.INetworkDefinition, "add_attention_v2"),
         squeeze_layers=hasattr(module.INetworkDefinition, "add_squeeze"),
+        is_nan=hasattr(module.UnaryOperation, "ISNAN"),
+        cumulative=hasattr(module.INetworkDefinition, "add_cumulative"),
         gelu=hasattr(module.ActivationType, "GELU_ERF"),
         group_normalization=hasattr(module.INetworkDefinition, "add_normalization_v2"),
         tactic_sources=hasattr(module.TacticSource, "CUDNN"),
         compute_capabilities=hasattr(module.IBuilderConfig, "set_compute_capability"),
         dla_api=not rtx,
         dynamic_outputs=not rtx,
+        calibrators=hasattr(module, "IInt8EntropyCalibrator2"),
     )
 
 
@@ -181,6 +188,11 @@ _TO_TRT = {
 def carried(dtype: torch.dtype) -> torch.dtype:
     """The torch dtype in which values of ``dtype`` travel through an engine: int64 is int32 where TensorRT has no INT64."""
     return torch.int32 if dtype == torch.int64 and not capabilities().int64 else dtype
+
+
+def inside(dtype: torch.dtype) -> torch.dtype:
+    """The torch dtype in which values of ``dtype`` travel between layers: TensorRT takes UINT8 at inputs and outputs only."""
+    return torch.int32 if dtype == torch.uint8 else carried(dtype)
 
 
 def to_trt_dtype(dtype: torch.dtype) -> Any:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 import os
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -17,16 +17,17 @@ from ._trt import capabilities, trt
 from .build import BuildSession
 from .check.drift import first_drift
 from .check.reference import ReferenceExecutor
-from .check.verify import TOLERANCE, draw, verify as run_trials
-from .errors import ConfigError, InputError, VerificationError
+from .check.verify import TOLERANCE, draw
+from .check.verify import verify as run_trials
+from .errors import ConfigError, InputError, ReferenceExecutionError, UnsupportedLayerError, VerificationError
 from .graph import Graph
 from .lower import Lowered, lower, registry
 from .options import Options
 from .report import ModuleRow, Report
 from .run import EdgeModule, read
-from .run.engine_file import check_built_for_here
-from .structure import flatten, unflatten
-from .trace import trace
+from .run.engine_file import FORMAT, check_built_for_here
+from .structure import flatten, same, text, unflatten
+from .trace import trace, unchanged
 
 __all__ = ["convert", "load"]
 
@@ -80,6 +81,13 @@ def convert(
     Raises:
         Torch2EdgeError: one of its kinds, see ``torch2edge.errors``.
     """
+    if not isinstance(model, nn.Module):
+        raise InputError(
+            f"the model must be a torch.nn.Module, but is a {type(model).__name__}: wrap a function in a module whose forward "
+            "calls it"
+        )
+    if isinstance(compute_capabilities, str):
+        compute_capabilities = (compute_capabilities,)
     clock = _Clock(progress)
     options = Options(
         fp16=fp16, tf32=tf32, optimization_level=optimization_level, workspace=workspace,
@@ -158,7 +166,8 @@ def _paths_of(model: nn.Module, device_types: Mapping[nn.Module | str, Any] | No
     for key, device in (device_types or {}).items():
         path = key if isinstance(key, str) else paths.get(id(key))
         if path not in known:
-            raise ConfigError(f"device_types: {key if isinstance(key, str) else type(key).__name__} is no submodule of the model")
+            shown = repr(key) if isinstance(key, str) else f"a {type(key).__name__}"
+            raise ConfigError(f"device_types: {shown} is no submodule of the model")
         if not isinstance(device, trt.DeviceType):
             raise ConfigError(f"device_types[{path!r}] is {device!r}; it must be trt.DeviceType.GPU or trt.DeviceType.DLA")
         result[path] = device
@@ -166,10 +175,14 @@ def _paths_of(model: nn.Module, device_types: Mapping[nn.Module | str, Any] | No
 
 
 def _precision(graph: Graph, options: Options) -> str:
+    values = [*graph.inputs, *graph.outputs, *(v for op in graph.ops for v in op.outputs if v is not None)]
+    return _precision_of((v.dtype for v in values), options) or "fp32"
+
+
+def _precision_of(dtypes: Iterable[torch.dtype], options: Options) -> str:
     short = {torch.float32: "fp32", torch.float16: "fp16", torch.bfloat16: "bf16"}
-    values = [*graph.inputs, *(v for op in graph.ops for v in op.outputs if v is not None)]
-    found = sorted({short[v.dtype] for v in values if v.dtype in short} | ({"fp16"} if options.fp16 else set()))
-    return "+".join(found) or "fp32"
+    found = {short[d] for d in dtypes if d in short}
+    return "+".join(sorted(found | {"fp16"} if found and options.fp16 else found))
 
 
 def _reference(session: BuildSession, lowered: Lowered) -> Callable[[Sequence[torch.Tensor]], list[torch.Tensor]]:
@@ -194,21 +207,35 @@ def _verify(
 
     def original(tensors: list[torch.Tensor]) -> list[torch.Tensor]:
         call = unflatten(structure, tensors)
-        with torch.no_grad():
-            return flatten(model(*call["args"], **call["kwargs"]))[0]
+        with unchanged(model), torch.no_grad():
+            result, given = flatten(model(*call["args"], **call["kwargs"]))
+        if not same(given, graph.output_structure):
+            raise VerificationError(
+                f"the model returned {text(graph.output_structure)} when it was traced, but {text(given)} for fresh inputs of the "
+                "same shapes: what it returns hangs on more than the shapes, and an engine cannot follow that",
+                report,
+            )
+        return result
 
     here = not _trt.why_not_executable()
     run = module._run if here else _reference(session, lowered)
     report.checked_by = f"{capabilities().title} on {_trt.gpu_name()}" if here else "the reference executor"
     report.check, trial = run_trials(run, original, examples, graph.output_names, report.tolerance)
+    report.notes += [
+        f"note: {row.output} was never a finite number in the check; only the places of NaN and infinities were compared"
+        for row in report.check if row.finite == 0
+    ]  # fmt: skip
     bad = [row for row in report.check if not row.passed]
     if not bad:
         return
     inputs = draw(examples, trial)
-    executor = ReferenceExecutor(session.network, trt)
-    where = first_drift(
-        graph, executor, lowered.input_names, lowered.tensor_names, inputs, original(inputs), report.tolerance
-    )  # fmt: skip
+    try:
+        executor = ReferenceExecutor(session.network, trt)
+        where = first_drift(
+            graph, executor, lowered.input_names, lowered.tensor_names, inputs, original(inputs), report.tolerance
+        )  # fmt: skip
+    except (UnsupportedLayerError, ReferenceExecutionError) as error:
+        where = f"which module drifts first cannot be told, for the reference executor failed: {error}"
     raise VerificationError(
         f"{len(bad)} of {len(report.check)} outputs are not the model's: {where}.\n{report.check_text()}\n"
         "A model whose outputs hang on tiny differences may need tolerance=; verify=False takes the engine as it is.",
@@ -218,15 +245,17 @@ def _verify(
 
 def _report(graph: Graph, lowered: Lowered, session: BuildSession, precision: str, size: int) -> Report:
     ops: dict[str, int] = {}
+    dtypes: dict[str, set[torch.dtype]] = {}
     for op in graph.ops:
         ops[op.module] = ops.get(op.module, 0) + 1
+        dtypes.setdefault(op.module, set()).update(v.dtype for v in op.outputs if v is not None)
     layers: dict[str, int] = {}
     for layer in lowered.network.layers:
         layers[layer.module] = layers.get(layer.module, 0) + 1
     default = session.options.default_device_type or trt.DeviceType.GPU
     rows = [
         ModuleRow(path, graph.modules.get(path, ""), count, layers.get(path, 0),
-                  (session.options.device_of(path) or default).name, precision)
+                  (session.options.device_of(path) or default).name, _precision_of(dtypes[path], session.options) or "integer")
         for path, count in ops.items()
     ]  # fmt: skip
     notes = [
@@ -254,8 +283,10 @@ def _metadata(model: nn.Module, graph: Graph, lowered: Lowered, session: BuildSe
     if not here and torch.cuda.is_available():
         here = (".".join(map(str, torch.cuda.get_device_capability())),)
     kinds = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
+    parameters = inspect.signature(model.forward).parameters
+    plain = (bool, int, float, str, type(None))
     return {
-        "format": 1,
+        "format": FORMAT,
         "torch2edge": _version(),
         "torch": torch.__version__,
         "tensorrt": capabilities().name,
@@ -266,7 +297,8 @@ def _metadata(model: nn.Module, graph: Graph, lowered: Lowered, session: BuildSe
         "precision": report.precision,
         "dla_core": session.options.dla_core,
         "model": type(model).__qualname__,
-        "parameters": [n for n, p in inspect.signature(model.forward).parameters.items() if p.kind in kinds],
+        "parameters": [n for n, p in parameters.items() if p.kind in kinds],
+        "defaults": {n: p.default for n, p in parameters.items() if isinstance(p.default, plain)},
         "inputs": [row(n, b, v) for n, b, v in zip(graph.input_names, lowered.input_names, graph.inputs)],
         "outputs": [row(n, b, v) for n, b, v in zip(graph.output_names, lowered.output_names, graph.outputs)],
         "input_structure": graph.input_structure,

@@ -117,7 +117,7 @@ class Graph:
         with torch.inference_mode():
             for position, op in enumerate(self.ops):
                 args, kwargs = map_tensors((op.args, op.kwargs), real)
-                result = (op.target if op.instance is None else op.instance)(*args, **kwargs)
+                result = _callee(op)(*args, **kwargs)
                 results = leaves(result)
                 env.update({id(v): r for v, r in zip(op.outputs, results) if v is not None})
                 if on_op:
@@ -137,6 +137,13 @@ def map_tensors(tree: Any, fn: Callable[[Any], Any]) -> Any:
     if isinstance(tree, dict):
         return {key: map_tensors(item, fn) for key, item in tree.items()}
     return tree
+
+
+def _callee(op: Op) -> Any:
+    """What replays ``op``. A view may follow a ``contiguous()`` that left no op, so its argument's strides may not fit."""
+    if op.target is torch.ops.aten.view.default:
+        return torch.ops.aten.reshape.default
+    return op.target if op.instance is None else op.instance
 
 
 def leaves(result: Any) -> list[Any]:

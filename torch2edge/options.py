@@ -38,14 +38,22 @@ class Options:
                 f"fp16=True: {caps.title} is strongly typed (it has no FP16 mode; the dtypes of the model decide). Convert "
                 "model.half() with half inputs."
             )
-        if self.optimization_level is not None and not 0 <= self.optimization_level <= 5:
-            raise ConfigError(f"optimization_level must be 0 to 5, but is {self.optimization_level}")
-        if self.workspace is not None and self.workspace <= 0:
-            raise ConfigError(f"workspace is a size in bytes, but is {self.workspace}")
+        if self.optimization_level not in (None, 0, 1, 2, 3, 4, 5):
+            raise ConfigError(f"optimization_level must be 0 to 5, but is {self.optimization_level!r}")
+        if self.workspace is not None and not (isinstance(self.workspace, int) and self.workspace > 0):
+            raise ConfigError(f"workspace is a size in bytes, but is {self.workspace!r}")
+        if self.default_device_type is not None and not isinstance(self.default_device_type, trt.DeviceType):
+            raise ConfigError(f"default_device_type is {self.default_device_type!r}; it must be trt.DeviceType.GPU or .DLA")
         if self.tactic_sources is not None and not hasattr(trt.IBuilderConfig, "set_tactic_sources"):
             raise ConfigError(f"tactic_sources: {caps.title} has none")
         if self.compute_capabilities and not caps.compute_capabilities:
             raise ConfigError(f"compute_capabilities: {caps.title} builds for the GPU of this machine only")
+        for version in self.compute_capabilities:
+            if not hasattr(trt.ComputeCapability, "SM" + version.replace(".", "")):
+                known = [f"{n[2:-1]}.{n[-1]}" for n in dir(trt.ComputeCapability) if n[:2] == "SM" and n[2:].isdigit()]
+                raise ConfigError(
+                    f"compute_capabilities: {caps.title} does not build for {version!r}, only for {', '.join(sorted(known))}"
+                )
         self._check_dla()
 
     def _check_dla(self) -> None:

@@ -18,7 +18,7 @@ class ModuleRow:
     ops: int
     layers: int
     device: str
-    precision: str
+    precision: str  # the floating dtypes of what it computes, "integer" where there are none
 
 
 @dataclass
@@ -27,7 +27,7 @@ class CheckRow:
 
     ``max_abs`` is the largest absolute error, ``rel_l2`` the L2 norm of the error over that of the reference (for integer
     and bool outputs the share of elements that differ), ``cosine`` the cosine similarity, ``ref_max`` the largest
-    magnitude in the reference. ``trial`` says how the inputs were drawn.
+    magnitude in the reference. ``trial`` says how the inputs were drawn. NaN and infinities must be in the same places.
     """
 
     output: str
@@ -37,6 +37,7 @@ class CheckRow:
     ref_max: float
     trial: str
     passed: bool
+    finite: int = 0  # elements of the reference that are no NaN and no infinity, over all trials
 
 
 @dataclass

@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import dataclasses
 import importlib
+import json
+import types
 from collections import OrderedDict
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -17,10 +19,12 @@ import torch
 
 from .errors import InputError
 
-__all__ = ["Structure", "describe", "flatten", "leaf_names", "unflatten"]
+__all__ = ["Structure", "arrange", "describe", "flatten", "leaf_names", "same", "text", "unflatten"]
 
 Structure = dict[str, Any]
 _PLAIN = (bool, int, float, str, type(None))
+# Classes met in this process, by "module:qualname": those of a function or a notebook cannot be imported by that.
+_met: dict[str, type] = {}
 
 
 def flatten(value: Any) -> tuple[list[torch.Tensor], Structure]:
@@ -48,8 +52,9 @@ def _describe(value: Any, tensors: list[torch.Tensor], where: str) -> Structure:
     node: Structure = {"kind": kind, "items": [_describe(v, tensors, f"{where}[{k!r}]") for k, v in zip(keys, items)]}
     if kind not in ("tuple", "list"):
         node["keys"] = keys
-    if kind in ("namedtuple", "dataclass", "size"):
+    if kind in ("namedtuple", "dataclass", "structseq"):
         node["type"] = f"{type(value).__module__}:{type(value).__qualname__}"
+        _met[node["type"]] = type(value)
     return node
 
 
@@ -59,6 +64,9 @@ def _open(value: Any, where: str) -> tuple[str, list[Any], list[Any]]:
         return "dataclass", [k for k, _ in fields], [v for _, v in fields]
     if isinstance(value, tuple) and hasattr(value, "_fields"):
         return "namedtuple", list(value._fields), list(value)
+    if isinstance(value, tuple) and hasattr(value, "n_sequence_fields"):  # torch.return_types.max and the like
+        names = [n for n, member in vars(type(value)).items() if isinstance(member, types.MemberDescriptorType)]
+        return "structseq", names[: len(value)], list(value)
     if isinstance(value, (tuple, list)):
         return "list" if isinstance(value, list) else "tuple", list(range(len(value))), list(value)
     if isinstance(value, dict):
@@ -95,12 +103,9 @@ def _build(node: Structure, tensors: Iterator[Any]) -> Any:
 
 def _construct(node: Structure, items: list[Any]) -> Any:
     """A named tuple or dataclass of its own class; ``init=False`` fields are set afterwards."""
-    module, _, qualname = node["type"].partition(":")
-    cls: Any = importlib.import_module(module)
-    for part in qualname.split("."):
-        if not hasattr(cls, part):
-            raise InputError(f"{module}.{qualname}, the class of this engine's outputs, cannot be imported here")
-        cls = getattr(cls, part)
+    cls = _class(node["type"])
+    if node["kind"] == "structseq":
+        return cls(items)
     if node["kind"] == "namedtuple":
         return cls(*items)
     fields = {f.name: f for f in dataclasses.fields(cls)}
@@ -111,6 +116,52 @@ def _construct(node: Structure, items: list[Any]) -> Any:
     return result
 
 
+def _class(name: str) -> Any:
+    if name in _met:
+        return _met[name]
+    module, _, qualname = name.partition(":")
+    try:
+        found: Any = importlib.import_module(module)
+        for part in qualname.split("."):
+            found = getattr(found, part)
+    except (ImportError, AttributeError) as error:
+        raise InputError(
+            f"{module}.{qualname}, a class in this engine's inputs or outputs, cannot be imported here: {error}. Make it "
+            "importable under that name."
+        ) from error
+    return found
+
+
+def arrange(value: Any, structure: Structure) -> Any:
+    """``value`` with the keys of its dicts in the order of ``structure``, where they are the same keys."""
+    if type(value) in (list, tuple) and structure["kind"] == type(value).__name__ and len(value) == len(structure["items"]):
+        return type(value)([arrange(v, s) for v, s in zip(value, structure["items"])])
+    if isinstance(value, dict) and structure["kind"] in ("dict", "odict") and set(value) == set(structure["keys"]):
+        ordered = {k: arrange(value[k], s) for k, s in zip(structure["keys"], structure["items"])}
+        return OrderedDict(ordered) if isinstance(value, OrderedDict) else ordered
+    return value
+
+
+def same(a: Structure, b: Structure) -> bool:
+    """Whether two structures are equal; 1, 1.0 and True are not, NaN is itself."""
+    return json.dumps(a) == json.dumps(b)
+
+
+def text(node: Structure) -> str:
+    """A structure for people: ``[tensor, {'mask': tensor}, None]``."""
+    kind = node["kind"]
+    if kind in ("tensor", "plain"):
+        return "tensor" if kind == "tensor" else repr(node["value"])
+    items = [text(item) for item in node["items"]]
+    if kind == "list":
+        return f"[{', '.join(items)}]"
+    if kind == "tuple":
+        return f"({', '.join(items)}{',' if len(items) == 1 else ''})"
+    if kind in ("dict", "odict"):
+        return "{" + ", ".join(f"{k!r}: {v}" for k, v in zip(node["keys"], items)) + "}"
+    return f"{node['type'].rpartition(':')[2]}({', '.join(f'{k}={v}' for k, v in zip(node['keys'], items))})"
+
+
 def leaf_names(structure: Structure, prefix: str = "") -> list[str]:
     """A readable name per tensor, e.g. ``args[0]['image']`` or ``output.logits``."""
     if structure["kind"] == "tensor":
@@ -118,7 +169,7 @@ def leaf_names(structure: Structure, prefix: str = "") -> list[str]:
     if structure["kind"] == "plain":
         return []
     keys = structure.get("keys", range(len(structure["items"])))
-    dotted = structure["kind"] in ("namedtuple", "dataclass")
+    dotted = structure["kind"] in ("namedtuple", "dataclass", "structseq")
     return [
         name
         for key, item in zip(keys, structure["items"])

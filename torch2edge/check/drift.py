@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 
+from .._trt import carried
 from ..graph import Graph
 from .reference import ReferenceExecutor
 from .verify import compare
@@ -26,14 +27,14 @@ def first_drift(
         inputs: fresh inputs of the graph.
         expected: what the original model gives for them.
     """
-    feed = {name: t.cpu() for name, t in zip(input_names, inputs) if name}
+    feed = {name: t.cpu().to(carried(t.dtype)) for name, t in zip(input_names, inputs) if name}
     held = executor.run(feed, keep=set(tensor_names.values()))
     found: list[str] = []
 
     def look(op: Any, results: list[Any]) -> None:
         for value, result in zip(op.outputs, results):
             name = tensor_names.get(value.index) if value is not None else None
-            if found or name is None:
+            if found or name is None or name not in held:
                 continue
             wide = held[name].to(result.dtype)
             row = compare(wide, result, op.name, "", tolerance)

@@ -13,9 +13,7 @@ __all__ = ["bind", "check", "unsupported"]
 
 
 def bind(op: Any) -> dict[str, Any]:
-    """The op's arguments by the names of its schema, defaults filled in. A converted submodule's are by position."""
-    if op.instance is not None:
-        return {"module": op.instance, **{str(i): a for i, a in enumerate(op.args)}, **op.kwargs}
+    """The op's arguments by the names of its schema, defaults filled in."""
     arguments = op.target._schema.arguments
     given = dict(zip((a.name for a in arguments), op.args)) | op.kwargs
     return {a.name: given.get(a.name, a.default_value) for a in arguments}
@@ -30,7 +28,8 @@ def unsupported(ops: Iterable[Any], registry: Registry) -> list[dict[str, str]]:
         if entry is None:
             reason = "no converter"
         elif entry.supports is not None:
-            reason = entry.supports(**bind(op))
+            whole = op.instance is not None
+            reason = entry.supports(op.instance, *op.args, **op.kwargs) if whole else entry.supports(**bind(op))
         if reason:
             rows.append({"op": op.name, "module": op.module, "source": op.source, "reason": reason})
     return rows

@@ -45,12 +45,24 @@ def lower(
     """
     check(graph.ops, registry)
     net = Network(raw, names, device_of)
-    env: dict[int, Tensor] = {}
+    env = _Env()
     input_names = _inputs(graph, net, env)
     for op in graph.ops:
         _convert(op, net, registry, env)
     output_names = _outputs(graph, net, env)
-    return Lowered(net, [v.dtype for v in graph.outputs], input_names, output_names, {index: t.raw.name for index, t in env.items()})
+    tensor_names = {index: t.raw.name for index, t in env.items()}
+    return Lowered(net, [v.dtype for v in graph.outputs], input_names, output_names, tensor_names)
+
+
+class _Env(dict[int, Tensor]):
+    """The network's tensors by the index of their Value; it names a result that a converter left out."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.left_out: dict[int, str] = {}
+
+    def __missing__(self, index: int) -> Tensor:
+        raise ConversionError(f"{self.left_out[index]}, which the model uses, has no form in TensorRT")
 
 
 def _inputs(graph: Graph, net: Network, env: dict[int, Tensor]) -> list[str]:
@@ -70,12 +82,12 @@ def _inputs(graph: Graph, net: Network, env: dict[int, Tensor]) -> list[str]:
         raw = net.raw.add_input(f"input_{i}", dtype, value.shape)
         if raw is None:
             raise ConversionError(f"TensorRT refused the input {graph.input_names[i]}: {'; '.join(last_errors(2))}")
-        env[value.index] = Tensor(raw, value.shape, value.dtype)
+        env[value.index] = net.enter(raw, value.shape, value.dtype)
         names.append(raw.name)
     return names
 
 
-def _convert(op: Op, net: Network, registry: Registry, env: dict[int, Tensor]) -> None:
+def _convert(op: Op, net: Network, registry: Registry, env: _Env) -> None:
     entry = registry.get(op.target)
     assert entry is not None  # check() has seen to it
 
@@ -101,21 +113,24 @@ def _message(op: Op, entry: Any, reason: str) -> str:
     return f"{op.name} in {op.module or 'the model itself'}, {op.source}, converter {entry.where}: {reason}"
 
 
-def _bind_results(op: Op, net: Network, result: Any, env: dict[int, Tensor]) -> None:
+def _bind_results(op: Op, net: Network, result: Any, env: _Env) -> None:
     """Hold what the converter gave against what PyTorch computed, and bind it."""
     results = list(result) if isinstance(result, (tuple, list)) else [result]
     if len(results) != len(op.outputs):
         raise ConversionError(f"it returned {len(results)} results, the op has {len(op.outputs)}")
-    for value, given in zip(op.outputs, results):
-        if value is None or given is None:
-            continue  # a result that nothing uses may be left out; _get names it if that was wrong
+    for i, (value, given) in enumerate(zip(op.outputs, results)):
+        if value is None:
+            continue
+        if given is None:  # what nothing uses may be left out
+            env.left_out[value.index] = f"result {i} of {op.name} ({op.module or 'the model itself'}, {op.source})"
+            continue
         tensor = net.tensor(given)
         if tensor.shape != value.shape or tensor.dtype != value.dtype:
             raise ConversionError(
                 f"the layers give {tensor.dtype} {list(tensor.shape)}, PyTorch {value.dtype} {list(value.shape)}"
                 + "".join(f"; TensorRT: {line}" for line in last_errors(1))
             )
-        if net.capabilities.strongly_typed and tensor.raw.dtype != to_trt_dtype(value.dtype):
+        if net.capabilities.strongly_typed and tensor.raw.dtype != net.data_type(value.dtype):
             raise ConversionError(
                 f"TensorRT infers {from_trt_dtype(tensor.raw.dtype)} for a result that must be {value.dtype}"
             )
@@ -129,8 +144,7 @@ def _outputs(graph: Graph, net: Network, env: dict[int, Tensor]) -> list[str]:
     with net.scope("", "output", []):
         for i, value in enumerate(graph.outputs):
             tensor = net.tensor(value.tensor) if isinstance(value, Constant) else env[value.index]
-            if isinstance(value, Constant) or tensor.raw.name in taken:
-                tensor = net.identity(tensor)
+            tensor = net.leave(tensor, own=isinstance(value, Constant) or tensor.raw.name in taken)
             tensor.raw.name = f"output_{i}"
             net.raw.mark_output(tensor.raw)
             if not net.capabilities.strongly_typed:

@@ -19,6 +19,7 @@ from ..errors import EngineFileError
 __all__ = ["check_built_for_here", "describe", "pack", "read", "unpack", "write"]
 
 MAGIC = b"T2EDGE\x00\x01"
+FORMAT = 1  # of the header
 DIGEST = hashlib.sha256().digest_size
 
 
@@ -36,7 +37,7 @@ def unpack(data: bytes, origin: str) -> tuple[dict[str, Any], bytes]:
         EngineFileError: foreign, truncated or damaged bytes.
     """
     if not data.startswith(MAGIC):
-        hint = "it may be a bare TensorRT plan (trtexec, ultralytics)" if len(data) > len(MAGIC) else "it is empty or too short"
+        hint = "perhaps it is a bare TensorRT plan (trtexec, ultralytics)" if len(data) > len(MAGIC) else "it is too short"
         raise EngineFileError(f"{origin} was not saved by torch2edge: {hint}. Convert the model again and save that.")
     if len(data) < len(MAGIC) + 8 + DIGEST or hashlib.sha256(data[:-DIGEST]).digest() != data[-DIGEST:]:
         raise EngineFileError(
@@ -45,15 +46,25 @@ def unpack(data: bytes, origin: str) -> tuple[dict[str, Any], bytes]:
         )
     start = len(MAGIC) + 8
     end = start + int.from_bytes(data[len(MAGIC) : start], "little")
-    return json.loads(data[start:end]), data[end:-DIGEST]
+    metadata = json.loads(data[start:end])
+    if metadata.get("format") != FORMAT:
+        raise EngineFileError(
+            f"{origin} was saved by torch2edge {metadata.get('torch2edge')} in the format {metadata.get('format')}, but this "
+            f"torch2edge reads the format {FORMAT}. Use that torch2edge, or convert the model again."
+        )
+    return metadata, data[end:-DIGEST]
 
 
 def write(path: str | os.PathLike[str], metadata: dict[str, Any], plan: bytes) -> None:
     """Save an engine file; an existing one is replaced only when the new one is whole."""
     target = Path(path)
     partial = target.with_name(target.name + ".partial")
-    partial.write_bytes(pack(metadata, plan))
-    partial.replace(target)
+    try:
+        partial.write_bytes(pack(metadata, plan))
+        partial.replace(target)
+    except BaseException:
+        partial.unlink(missing_ok=True)
+        raise
 
 
 def read(path: str | os.PathLike[str]) -> tuple[dict[str, Any], bytes]:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 import os
+import threading
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -13,7 +15,7 @@ from torch import nn
 from .._trt import why_not_executable
 from ..errors import EngineFileError, ExecutionError, InputError
 from ..report import Report
-from ..structure import flatten, leaf_names, unflatten
+from ..structure import arrange, flatten, leaf_names, same, text, unflatten
 from .engine_file import check_built_for_here, describe, pack, unpack, write
 from .runner import Runner
 
@@ -45,6 +47,7 @@ class EdgeModule(nn.Module):
         self.eval()
         self._fallback = fallback
         self._warned = False
+        self._lock = threading.Lock()  # one runner and one warning, also when threads make the first call
         self._set(plan, dict(metadata or {}))
 
     def _set(self, plan: bytes, metadata: dict[str, Any]) -> None:
@@ -80,6 +83,8 @@ class EdgeModule(nn.Module):
             raise ExecutionError("this EdgeModule is empty: load a state dict first, or use torch2edge.load(file)")
         tensors = self._flatten(args, kwargs)
         for tensor, (name, dtype, shape, _) in zip(tensors, self._inputs):
+            if tensor.layout != torch.strided or tensor.device.type not in ("cpu", "cuda"):
+                raise InputError(f"{name} is {tensor.layout} on {tensor.device}; an engine takes dense CUDA or CPU tensors")
             if tensor.shape != shape or tensor.dtype != dtype:
                 raise InputError(
                     f"{name} is {tensor.dtype} {tuple(tensor.shape)}; the engine was built for {dtype} {shape}, and its "
@@ -94,32 +99,37 @@ class EdgeModule(nn.Module):
             return list(args)
         wanted = self.metadata["input_structure"]
         tensors, given = flatten({"args": list(args), "kwargs": kwargs})
-        if given != wanted:
-            tensors, given = flatten(self._rebound(args, kwargs))
-        if given != wanted:
-            raise InputError(f"the module was converted for {_call_text(wanted)}, but is called with {_call_text(given)}")
+        if not same(given, wanted):
+            tensors, given = flatten(arrange(self._rebound(args, kwargs), wanted))
+        if not same(given, wanted):
+            raise InputError(
+                f"the module was converted for {_call_text(wanted)}, but is called with {_call_text(given)}: the structure of "
+                "the inputs, and what is no tensor, are fixed. Call it like that, or convert the model for this call."
+            )
         return tensors
 
     def _rebound(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:
         """The call with each argument passed as it was when traced, by position or by name."""
-        names = self.metadata["parameters"]
-        bound = {**dict(zip(names, args)), **kwargs}
+        names, defaults = self.metadata["parameters"], self.metadata["defaults"]
         positional, by_name = self.metadata["input_structure"]["items"]
-        if len(args) > len(names) or any(n not in bound for n in names[: len(positional["items"])]):
-            return {"args": list(args), "kwargs": kwargs}
-        ordered = [bound.pop(n) for n in names[: len(positional["items"])]]
+        wanted = names[: len(positional["items"])]
+        given = {**dict(zip(names, args)), **kwargs}
+        bound = {**defaults, **given}
+        if len(given) != len(args) + len(kwargs) or len(wanted) < len(positional["items"]) or any(n not in bound for n in wanted):
+            return {"args": list(args), "kwargs": kwargs}  # too many, one given twice, or one missing
+        ordered = [bound.pop(n) for n in wanted]
         rest = {k: bound.pop(k) for k in by_name["keys"] if k in bound}
-        return {"args": ordered, "kwargs": {**rest, **bound}}
+        extra = {k: v for k, v in bound.items() if k not in defaults or v is not defaults[k] and not _equal(v, defaults[k])}
+        return {"args": ordered, "kwargs": {**rest, **extra}}
 
     def _run(self, tensors: list[torch.Tensor]) -> list[torch.Tensor]:
         device = tensors[0].device
         if self._fallback is not None and why_not_executable():
             self._warn()
             return [t.to(device) for t in self._fallback([t.cpu() for t in tensors])]
-        if device.type not in ("cpu", "cuda"):
-            raise InputError(f"the inputs are on {device}; an engine takes CUDA or CPU tensors")
-        if self._runner is None:
-            self._runner = self._make_runner()
+        with self._lock:
+            if self._runner is None:
+                self._runner = self._make_runner()
         if device.type == "cuda":
             return self._runner(tensors)
         return [t.cpu() for t in self._runner([t.cuda() for t in tensors])]
@@ -135,11 +145,12 @@ class EdgeModule(nn.Module):
         return Runner(self._plan, inputs, self._outputs, self.metadata["dla_core"])
 
     def _warn(self) -> None:
-        if not self._warned:
-            self._warned = True
+        with self._lock:
+            first, self._warned = not self._warned, True
+        if first:
             warnings.warn(
-                f"{why_not_executable()}: the reference executor computes this module's outputs, slowly and on the CPU. The engine "
-                f"itself was {describe(self.metadata)}.",
+                f"{why_not_executable()}: the reference executor computes this module's outputs, slowly and on the CPU. "
+                f"The engine itself was {describe(self.metadata)}.",
                 ReferenceWarning,
                 stacklevel=6,
             )
@@ -163,8 +174,9 @@ class EdgeModule(nn.Module):
         Raises:
             EngineFileError: the state is not an engine, is damaged, or is for another TensorRT or GPU.
         """
-        if not isinstance(state, torch.Tensor):
-            raise EngineFileError(f"the state dict holds a {type(state).__name__} where an engine should be")
+        if not isinstance(state, torch.Tensor) or state.dtype != torch.uint8:
+            what = state.dtype if isinstance(state, torch.Tensor) else type(state).__name__
+            raise EngineFileError(f"the state dict holds {what} where the bytes of an engine should be (a uint8 tensor)")
         data = state.cpu().numpy().tobytes()
         if data == b"\x00":
             self._set(b"", {})
@@ -175,25 +187,32 @@ class EdgeModule(nn.Module):
         self._set(plan, metadata)
 
     def __deepcopy__(self, memo: dict[int, Any]) -> EdgeModule:
-        return EdgeModule(self._plan, self.metadata, fallback=self._fallback)
+        return EdgeModule(self._plan, copy.deepcopy(self.metadata, memo), fallback=self._fallback)
 
     def __reduce__(self) -> Any:
-        return EdgeModule, (self._plan, self.metadata)
+        return _unpickled, (self._plan, self.metadata)
+
+
+def _unpickled(plan: bytes, metadata: dict[str, Any]) -> EdgeModule:
+    if metadata:
+        check_built_for_here(metadata, "the pickled EdgeModule")
+    return EdgeModule(plan, metadata)
 
 
 def _dtype(name: str) -> torch.dtype:
     return getattr(torch, name)  # type: ignore[no-any-return]
 
 
+def _equal(a: Any, b: Any) -> bool:
+    """Whether a plain argument is the default; a tensor never is."""
+    return type(a) is type(b) and not isinstance(a, torch.Tensor) and bool(a == b)
+
+
 def _call_text(structure: dict[str, Any]) -> str:
-    names = [n.replace("['args']", "args", 1).replace("['kwargs']", "kwargs", 1) for n in leaf_names(structure)]
-    plain = _plain_values(structure)
-    return f"{len(names)} tensor{'s' * (len(names) != 1)} ({', '.join(names)})" + (f" and {', '.join(plain)}" if plain else "")
-
-
-def _plain_values(node: dict[str, Any]) -> list[str]:
-    if node["kind"] == "plain":
-        return [repr(node["value"])]
-    return [text for item in node.get("items", []) for text in _plain_values(item)]
+    """A call for people: ``2 tensors, module(tensor, mask=tensor)``."""
+    args, kwargs = structure["items"]
+    given = [*map(text, args["items"]), *(f"{k}={text(v)}" for k, v in zip(kwargs["keys"], kwargs["items"]))]
+    count = len(leaf_names(structure))
+    return f"{count} tensor{'s' * (count != 1)}, module({', '.join(given)})"
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from .._trt import why_not_executable, carried, clear_errors, last_errors, logger, trt
+from .._trt import carried, clear_errors, last_errors, logger, trt, why_not_executable
 from ..errors import ExecutionError, InputError
 
 __all__ = ["Runner"]

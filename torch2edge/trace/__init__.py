@@ -1,6 +1,7 @@
 """model -> ops: one run of the module under forward hooks gives a flat list of ATen ops. Knows no TensorRT."""
 
 from ..graph import Constant, Graph, Op, Value
+from .state import unchanged
 from .trace import trace
 
-__all__ = ["Constant", "Graph", "Op", "Value", "trace"]
+__all__ = ["Constant", "Graph", "Op", "Value", "trace", "unchanged"]

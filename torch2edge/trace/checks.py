@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 import torch
 from torch import nn
+from torch.nn.parameter import is_lazy
 
 from ..errors import InputError, TraceError, TrainingModeError
 
@@ -25,15 +26,26 @@ def check_model(model: nn.Module) -> None:
             f"{shown} {'are' if len(training) > 1 else 'is'} in training mode, where dropout draws and batch norm uses the "
             "batch. Call model.eval() first."
         )
+    for path, module in model.named_modules():
+        if isinstance(module, torch.jit.ScriptModule):
+            raise TraceError(
+                f"the submodule {path or '(the model itself)'} is a {type(module).__name__} (torch.jit): hooks do not reach "
+                "inside. Convert the Python module that it was made from."
+            )
     for name, tensor in (*model.named_parameters(), *model.named_buffers()):
-        # the sum of all elements is NaN if one is; only then look closer, for it may also be inf - inf
-        if tensor.is_floating_point() and torch.isnan(tensor.detach().sum()) and torch.isnan(tensor.detach()).any():
-            raise TraceError(f"{name} holds NaN: every output of an engine would too. Was the checkpoint loaded whole?")
+        if is_lazy(tensor):
+            raise TraceError(f"{name} has no shape yet (a lazy module): run the model once on real inputs first")
     devices = {str(t.device) for t in (*model.parameters(), *model.buffers())}
-    if len(devices) > 1:
-        raise InputError(f"the model is spread over {', '.join(sorted(devices))}; move it to one device first")
     if "meta" in devices:
         raise InputError("the model is on the meta device: it has no weights. Load them first.")
+    if len(devices) > 1:
+        raise InputError(f"the model is spread over {', '.join(sorted(devices))}; move it to one device first")
+    for name, tensor in (*model.named_parameters(), *model.named_buffers()):
+        # the sum of all elements is NaN if one is; only then look closer, for it may also be inf - inf
+        if not tensor.is_floating_point() or tensor.dtype.itemsize < 2:  # float8 has no sum
+            continue
+        if torch.isnan(tensor.detach().sum()) and torch.isnan(tensor.detach()).any():
+            raise TraceError(f"{name} holds NaN: every output of an engine would too. Was the checkpoint loaded whole?")
 
 
 def check_inputs(model: nn.Module, tensors: Sequence[torch.Tensor], names: Sequence[str]) -> None:
@@ -53,4 +65,7 @@ def check_inputs(model: nn.Module, tensors: Sequence[torch.Tensor], names: Seque
                 f"the input {name} is on {tensor.device}, but the model is on {first.device}: move one to the other"
             )
         if tensor.layout != torch.strided or tensor.is_complex() or tensor.is_quantized:
-            raise InputError(f"the input {name} is {tensor.layout}, {tensor.dtype}; an engine takes dense real tensors")
+            raise InputError(
+                f"the input {name} is {tensor.layout}, {tensor.dtype}; an engine takes dense real tensors: to_dense(), "
+                "view_as_real() or dequantize() before the module that is converted"
+            )

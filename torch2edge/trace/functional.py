@@ -11,7 +11,16 @@ import torch
 
 from ..errors import DataDependentError
 
-__all__ = ["FACTORIES", "SAME_VALUE", "Schema", "core_decompositions", "functional_form", "is_random", "schema_of", "static_index"]
+__all__ = [
+    "FACTORIES",
+    "SAME_VALUE",
+    "Schema",
+    "core_decompositions",
+    "functional_form",
+    "is_random",
+    "schema_of",
+    "static_index",
+]
 
 aten = torch.ops.aten
 
@@ -55,8 +64,9 @@ def is_random(func: Any, args: Any, kwargs: Any) -> bool:
     for switch in ("train", "training"):
         if bound.get(switch, True) is False or (switch in {a.name for a in func._schema.arguments} and not bound.get(switch)):
             return False
-    has_dropout = any(a.name == "dropout_p" for a in func._schema.arguments)
-    return not has_dropout or bound.get("dropout_p", 0.0) > 0
+    if any(a.name == "dropout_p" for a in func._schema.arguments):
+        return bool(bound.get("dropout_p", 0.0) > 0)
+    return "dropout" not in func._schema.name or bound.get("p", 1.0) > 0
 
 
 @functools.cache
@@ -77,15 +87,21 @@ def functional_form(func: Any) -> Callable[..., Any] | None:
     out = [name for _, name in schema_of(func).writes]
     if name.endswith("_") and out == [own[0]]:
         base = getattr(getattr(torch.ops, func.namespace), name[:-1], None)
-        overload = getattr(base, func._overloadname, None) if base is not None else None
-        if overload is not None and not overload._schema.is_mutable:
-            return overload  # type: ignore[no-any-return]
-        return None
+        overloads = [] if base is None else [getattr(base, o) for o in base.overloads()]
+        # by schema, not by overload name: the form of pow_.Scalar is pow.Tensor_Scalar
+        wanted = _parameters(func)
+        return next((o for o in overloads if not o._schema.is_mutable and _parameters(o) == wanted), None)
     for candidate in packet.overloads():
         overload = getattr(packet, candidate)
-        if not overload._schema.is_mutable and [a.name for a in overload._schema.arguments] == [n for n in own if n not in out]:
-            return lambda *args, **kw: overload(*args, **{k: v for k, v in kw.items() if k not in out})  # noqa: B023
+        names = [a.name for a in overload._schema.arguments]
+        if not overload._schema.is_mutable and names == [n for n in own if n not in out]:
+            return lambda *args, **kw: overload(*args, **{k: v for k, v in kw.items() if k not in out})
     return None
+
+
+def _parameters(func: Any) -> list[tuple[str, str]]:
+    """Names and types of an overload's arguments."""
+    return [(a.name, str(a.type)) for a in func._schema.arguments]
 
 
 def _copy(self: torch.Tensor, src: torch.Tensor, non_blocking: bool = False) -> torch.Tensor:
@@ -98,17 +114,30 @@ def _fill(self: torch.Tensor, value: Any) -> torch.Tensor:
     return torch.full(self.shape, value, dtype=self.dtype, device=self.device)
 
 
+def _index_put(self: torch.Tensor, indices: Any, values: torch.Tensor, accumulate: bool = False) -> torch.Tensor:
+    """``x[mask] = number`` with a mask that depends on an input needs no size: it is a select."""
+    given = [(dim, i) for dim, i in enumerate(indices) if i is not None]
+    dim, mask = given[0]
+    if len(given) > 1 or mask.dtype not in (torch.bool, torch.uint8) or accumulate or values.numel() != 1:
+        return aten.index_put.default(self, indices, values, accumulate)  # type: ignore[no-any-return]
+    behind = [1] * (self.dim() - dim - mask.dim())
+    return torch.where(mask.reshape(*mask.shape, *behind).to(torch.bool), values.reshape(()), self)
+
+
 _WRITES: dict[Any, Callable[..., Any]] = {
     aten.copy_.default: _copy,
     aten.fill_.Scalar: _fill,
     aten.fill_.Tensor: _fill,
     aten.zero_.default: lambda self: _fill(self, 0),
+    aten.index_put_.default: _index_put,
 }
 
 # The result has the value of the first argument: no op is recorded. A clone differs only in what later writes reach.
 SAME_VALUE = {
     aten.alias.default, aten.detach.default, aten.clone.default, aten.lift_fresh.default, aten.lift_fresh_copy.default,
     aten.contiguous.default, aten.positive.default,
+    # in eval mode, and then they give their argument back; PyTorch's Python decomposition would make a copy
+    aten.dropout.default, aten.feature_dropout.default, aten.alpha_dropout.default, aten.feature_alpha_dropout.default,
 }  # fmt: skip
 
 

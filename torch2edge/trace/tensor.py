@@ -50,6 +50,7 @@ class Traced(torch.Tensor):
 
     @staticmethod
     def __new__(cls, meta: torch.Tensor, value: Value, buffer: Buffer, chain: tuple[Link, ...] = ()) -> Traced:
+        """A tensor without memory; see the class."""
         return torch.Tensor._make_wrapper_subclass(  # type: ignore[attr-defined,no-any-return]
             cls, meta.shape, strides=meta.stride(), storage_offset=meta.storage_offset(), dtype=meta.dtype,
             device=buffer.device,
@@ -58,11 +59,15 @@ class Traced(torch.Tensor):
     def __init__(self, meta: torch.Tensor, value: Value, buffer: Buffer, chain: tuple[Link, ...] = ()) -> None:
         self.meta, self.value, self.buffer, self.chain, self.version = meta, value, buffer, chain, buffer.version
 
+    def __deepcopy__(self, memo: dict[int, Any]) -> torch.Tensor:
+        return self.clone()
+
     def __repr__(self, *, tensor_contents: Any = None) -> str:
         return f"Traced({self.value!r})"
 
     @classmethod
     def __torch_dispatch__(cls, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        """Reached only outside of the tracing's dispatch mode."""
         raise RuntimeError(
             f"{func} met a tensor of torch2edge's tracing outside of the traced forward: was it kept in an attribute, "
             "or handed to another thread?"

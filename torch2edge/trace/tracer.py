@@ -16,13 +16,13 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from ..errors import DataDependentError, InplaceError, RandomOpError, TraceError
+from ..graph import Constant, Op, Value, map_tensors
 from .functional import FACTORIES, SAME_VALUE, core_decompositions, functional_form, is_random, schema_of, static_index
-from ..graph import Constant, Graph, Op, Value, map_tensors
 from .source import caller, place
 from .tensor import Buffer, Link, Traced
 from .views import as_strided, write_through
 
-__all__ = ["Tracer"]
+__all__ = ["Tracer", "finish", "storage_key", "tensors_in"]
 
 aten = torch.ops.aten
 _READS = {
@@ -47,11 +47,13 @@ class Tracer(TorchDispatchMode):
         self.ops: list[Op] = []
         self.path = ""
         self.broken: str | None = None  # the innermost submodule that did not return
+        self.refused: TraceError | None = None  # the first error of ours, which the forward may have caught
         self.depth = 0  # > 0 inside a submodule that is converted as a whole: nothing is recorded
         self._is_leaf, self._names, self._owned = is_leaf, names, owned
         self._count = 0
         self._metas: dict[int, tuple[torch.Tensor, torch.Tensor]] = {}
         self._promoted: dict[int, tuple[Traced, torch.Tensor]] = {}  # real memory that got a traced write
+        self._made: set[int] = set()  # storage keys of the real tensors that the forward made
         self._constants: dict[int, list[Constant]] = {}  # storage key -> constants recorded of it
 
     # ---- values -----------------------------------------------------------------------------------------------------
@@ -103,7 +105,14 @@ class Tracer(TorchDispatchMode):
     # ---- dispatch ---------------------------------------------------------------------------------------------------
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        kwargs = kwargs or {}
+        """Record the op, or compute it where it depends on no input."""
+        try:
+            return self._dispatch(func, args, kwargs or {})
+        except TraceError as error:
+            self.refused = self.refused or error
+            raise
+
+    def _dispatch(self, func: Any, args: Any, kwargs: Any) -> Any:
         if self._promoted:
             args, kwargs = map_tensors((args, kwargs), self._current)
         traced = next((t for t in tensors_in((args, kwargs)) if isinstance(t, Traced)), None)
@@ -121,11 +130,12 @@ class Tracer(TorchDispatchMode):
             with self:
                 return as_strided(*args, **kwargs)
         if func in FACTORIES:
-            return FACTORIES[func](*args, **kwargs).to(kwargs.get("device") or traced.device)
+            return self._note_made(FACTORIES[func](*args, **kwargs).to(kwargs.get("device") or traced.device), ())
         if self._is_leaf(func):
             self._refuse_random(func, args, kwargs)
             return self._record(func, args, kwargs, traced.device)
         if func in SAME_VALUE:
+            self._refuse_random(func, args, kwargs)
             return self._record(func, args, kwargs, traced.device, same_value=True)
         return self._decompose(func, args, kwargs, traced.device)
 
@@ -156,10 +166,19 @@ class Tracer(TorchDispatchMode):
                 self._refuse_owned(func, target)
                 for constant in self._constants.pop(storage_key(target), []):
                     constant.tensor = constant.tensor.clone()  # ops so far saw the memory as it is now
-        return func(*args, **kwargs)
+        return self._note_made(func(*args, **kwargs), () if func is aten.lift_fresh.default else (args, kwargs))
+
+    def _note_made(self, result: Any, given: Any) -> Any:
+        """Remember which memory the forward allocated itself: only that it may write to."""
+        keys = {storage_key(t) for t in tensors_in(result) if t.layout == torch.strided}
+        self._made |= keys - {storage_key(t) for t in tensors_in(given) if t.layout == torch.strided}
+        return result
 
     def _refuse_owned(self, func: Any, target: torch.Tensor) -> None:
-        owner = self._owned.get(storage_key(target))
+        key = storage_key(target)
+        owner = self._owned.get(key)
+        if owner is None and key not in self._made:
+            owner = "a tensor that it did not make (a global, one of another object, NumPy's memory)"
         if owner:
             raise InplaceError(
                 f"{func} {self.here()}: the forward writes to {owner}. An engine keeps no state between calls: return "
@@ -199,9 +218,9 @@ class Tracer(TorchDispatchMode):
     def _wrap(self, meta: Any, value: Value, func: Any, args: Any, kwargs: Any, index: int, device: torch.device) -> Traced:
         """A traced tensor for a result; it shares the buffer of ``args[0]`` where the result is a view of it."""
         source = args[0] if args else None
+        if isinstance(source, Traced) and meta is source.meta:
+            return source  # also where the schema does not tell, as of dropout in eval mode
         if schema_of(func).aliases and isinstance(source, Traced) and storage_key(meta) == storage_key(source.meta):
-            if meta is source.meta:
-                return source
             return Traced(meta, value, source.buffer, (*source.chain, Link(func, tuple(args[1:]), kwargs, index)))
         return Traced(meta, value, Buffer(value, meta, device, hidden=self.depth > 0))
 
@@ -339,4 +358,3 @@ def finish(tracer: Tracer, inputs: Sequence[Traced], outputs: Sequence[torch.Ten
     return [t.value for t in inputs], [tracer.read(t) for t in outputs]
 
 
-__all__ += ["finish", "storage_key", "tensors_in", "Graph"]

@@ -29,6 +29,10 @@ def _reshape(func: Any, base: torch.Tensor, new: torch.Tensor, index: int, *args
     return aten.reshape.default(new, list(base.shape))
 
 
+def _expand(func: Any, base: torch.Tensor, new: torch.Tensor, index: int, size: list[int], implicit: bool = False) -> Any:
+    return aten.reshape.default(new, list(base.shape)) if new.numel() == base.numel() else NotImplemented
+
+
 def _permute(func: Any, base: torch.Tensor, new: torch.Tensor, index: int, dims: list[int]) -> Any:
     inverse = [0] * len(dims)
     for position, dim in enumerate(dims):
@@ -53,6 +57,7 @@ def _slice(func: Any, base: Any, new: Any, index: int, dim: int = 0, start: Any 
 
 
 def _narrow(func: Any, base: torch.Tensor, new: torch.Tensor, index: int, dim: int, start: int, length: int) -> Any:
+    start = start % base.shape[dim] if start < 0 else start
     return aten.slice_scatter.default(base, new, dim, start, start + length, 1)
 
 
@@ -90,8 +95,12 @@ def as_strided(base: torch.Tensor, size: list[int], stride: list[int], offset: i
     return flat.reshape(size)
 
 
-def _as_strided(func: Any, base: torch.Tensor, new: torch.Tensor, index: int, size: Any, stride: Any, offset: Any = None) -> Any:
+def _as_strided(
+    func: Any, base: torch.Tensor, new: torch.Tensor, index: int, size: Any, stride: Any, offset: Any = None
+) -> Any:
     positions = _positions(base, size, stride, offset)
+    if torch.equal(positions, torch.arange(base.numel(), device=base.device)):
+        return new.reshape(base.shape)
     if positions.numel() == base.numel():
         return new.reshape(-1)[positions.argsort()].reshape(base.shape)
     return torch.scatter(base.reshape(-1), 0, positions, new.reshape(-1)).reshape(base.shape)
@@ -105,6 +114,7 @@ _INVERSES: dict[Any, Any] = {
         ],
         _reshape,
     ),
+    aten.expand: _expand,
     aten.permute: _permute, aten.transpose: _transpose, aten.swapaxes: _transpose, aten.swapdims: _transpose, aten.t: _t,
     aten.select: _select, aten.slice: _slice, aten.narrow: _narrow,
     aten.split: _split, aten.split_with_sizes: _split, aten.chunk: _chunk, aten.unbind: _unbind,

@@ -34,7 +34,7 @@ def cast(layer: Layer, inputs: Sequence[Tensor]) -> Tensor:
     if data.dtype == target or target.is_floating_point or torch.bool in (target, data.dtype):
         return data.to(target)
     limits = torch.iinfo(target)
-    whole = wide(data).double().trunc() if data.is_floating_point() else data
+    whole = wide(data).double().trunc() if data.is_floating_point() else data.long()
     # float64 has no 2^63 - 1: the first value that is too large is 2^63, which "<" on the next number excludes.
     inside = (whole >= limits.min) & (whole < float(limits.max) + 1 if whole.is_floating_point() else whole <= limits.max)
     if not bool(inside.all()):

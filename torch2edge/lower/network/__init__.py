@@ -5,6 +5,7 @@ from .core import Core, Tensor
 from .matrix import Matrix
 from .normalization import Normalization
 from .pointwise import Pointwise
+from .reductions import Reductions
 from .resize import Resize
 from .shapes import Shapes
 from .spatial import Spatial
@@ -12,5 +13,5 @@ from .spatial import Spatial
 __all__ = ["Network", "Tensor"]
 
 
-class Network(Normalization, Activations, Spatial, Matrix, Pointwise, Shapes, Core):
+class Network(Normalization, Activations, Resize, Spatial, Reductions, Matrix, Pointwise, Shapes, Core):
     """Layers by TensorRT's names over torch shapes and dtypes; see the files of this folder."""

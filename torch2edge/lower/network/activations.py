@@ -34,7 +34,7 @@ class Activations(Spatial):
         t = self.tensor(x)
         if t.ndim != 4:
             return self.activation(t, "HARD_SIGMOID", alpha=1 / 6, beta=0.5)
-        return self.activation(self.scale(t, torch.tensor(0.5), torch.tensor(1 / 6)), "CLIP", alpha=0.0, beta=1.0)
+        return self.activation(self.affine(t, 1 / 6, 0.5), "CLIP", alpha=0.0, beta=1.0)
 
     def log_softmax(self, x: Value, dim: int) -> Tensor:
         """``x - max - log(sum(exp(x - max)))``: finite for any finite input. The sum is float32, it may exceed FP16."""

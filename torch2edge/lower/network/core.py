@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from ..._trt import capabilities, carried, last_errors, to_trt_dtype, trt
+from ..._trt import capabilities, carried, inside, last_errors, to_trt_dtype, trt
 from ...errors import ConfigError, ConversionError
 
 __all__ = ["Core", "Layer", "Tensor", "Value"]
@@ -113,7 +113,10 @@ class Core:
         """An op of several layers: the first one says too what it is."""
         added = self.layers[self._first :]
         if len(added) > 1:
-            added[0].raw.name = self._free(f"{added[0].raw.name}/{added[0].raw.type.name.lower()}")
+            first, before = added[0].raw, added[0].raw.name
+            first.name = self._free(f"{before}/{first.type.name.lower()}")
+            for holders in self.weights_by_name.values():
+                holders[:] = [first.name if name == before else name for name in holders]
 
     # ---- values -----------------------------------------------------------------------------------------------------
 
@@ -124,9 +127,10 @@ class Core:
             ConversionError: TensorRT cannot tell its shape, so it found the layer's inputs wrong.
         """
         raw = layer.get_output(index)
-        shape = tuple(raw.shape)
-        if any(d < 0 for d in shape) and len(shape) == 0:
-            raise ConversionError("; ".join(last_errors(2)))
+        try:
+            shape = tuple(raw.shape)
+        except (RuntimeError, ValueError) as error:  # before TensorRT 10 a wrong layer has a shape of rank -1
+            raise ConversionError("; ".join(last_errors(2)) or str(error)) from error
         return Tensor(raw, shape, dtype)
 
     def tensor(self, value: Value, dtype: torch.dtype | None = None) -> Tensor:
@@ -166,8 +170,10 @@ class Core:
             limit = torch.iinfo(torch.int32)
             if tensor.numel() and (int(tensor.max()) > limit.max or int(tensor.min()) < limit.min):
                 largest = max(int(tensor.max()), -int(tensor.min()))
-                raise ConversionError(f"a constant needs int64 (its largest magnitude is {largest}), which this TensorRT lacks")
-        host = tensor.detach().to(device="cpu", dtype=carried(dtype)).contiguous()
+                raise ConversionError(
+                    f"a constant needs int64 (its largest magnitude is {largest}), which this TensorRT lacks"
+                )
+        host = tensor.detach().to(device="cpu", dtype=inside(dtype)).contiguous()
         self._keep.append(host)
         return trt.Weights(data_type, host.data_ptr(), host.numel())
 
@@ -176,6 +182,19 @@ class Core:
         if tensor is not None and id(tensor) in self._names:
             self.weights_by_name.setdefault(self._names[id(tensor)], []).append(layer.name)
 
+    def enter(self, raw: Any, shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
+        """An input of the network as layers take it."""
+        if inside(dtype) == carried(dtype):
+            return Tensor(raw, shape, dtype)
+        with self.scope("", "input", []):
+            return self.result(self.layer(self.raw.add_cast(raw, self.data_type(dtype))), dtype)
+
+    def leave(self, tensor: Tensor, own: bool) -> Tensor:
+        """``tensor`` as an output of the network; ``own``: it must be a tensor of its own."""
+        if inside(tensor.dtype) != carried(tensor.dtype):
+            return self.result(self.layer(self.raw.add_cast(tensor.raw, to_trt_dtype(tensor.dtype))), tensor.dtype)
+        return self.identity(tensor) if own else tensor
+
     def cast(self, x: Value, dtype: torch.dtype) -> Tensor:
         """``x`` in ``dtype``; no layer where it has it already. Float to int truncates, as in PyTorch."""
         if not isinstance(x, Tensor):
@@ -183,19 +202,19 @@ class Core:
         if x.dtype == dtype:
             return x
         wanted = self.data_type(dtype)
-        if carried(x.dtype) == carried(dtype):
+        if inside(x.dtype) == inside(dtype):
             return Tensor(x.raw, x.shape, dtype)
         return self.result(self.layer(self.raw.add_cast(x.raw, wanted)), dtype)
 
     @staticmethod
     def data_type(dtype: torch.dtype) -> Any:
-        """TensorRT's DataType for a torch dtype.
+        """TensorRT's DataType for values of a torch dtype inside the network.
 
         Raises:
             ConversionError: it has none; with the way out.
         """
         try:
-            return to_trt_dtype(dtype)
+            return to_trt_dtype(inside(dtype))
         except ConfigError as error:
             way_out = "keep the model in float32 (model.float(), no .double())" if dtype.is_floating_point else "cast to int32"
             raise ConversionError(f"{error}: {way_out}") from error

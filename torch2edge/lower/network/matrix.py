@@ -8,8 +8,8 @@ from collections.abc import Sequence
 import torch
 
 from ..._trt import trt
-from .equation import Term, explicit
 from .core import Tensor, Value
+from .equation import Term, explicit
 from .pointwise import Pointwise
 
 __all__ = ["Matrix"]
@@ -58,8 +58,15 @@ class Matrix(Pointwise):
         return self.reduce(self.mul(self.unsqueeze(x, -1), self.unsqueeze(y, -3)), "SUM", [-2], keepdim=False)
 
     def reduce(self, x: Value, kind: str, dims: Sequence[int], keepdim: bool) -> Tensor:
-        """IReduceLayer of ``kind`` (a name of trt.ReduceOperation) over ``dims``; all axes where ``dims`` is empty."""
+        """IReduceLayer of ``kind`` (a name of trt.ReduceOperation) over ``dims``; all axes where ``dims`` is empty.
+
+        MAX and MIN of bools and int8, which TensorRT does not reduce, are those of int32.
+        """
         t = self.tensor(x)
+        if t.ndim == 0:
+            return t
+        if t.dtype in (torch.bool, torch.int8):
+            return self.cast(self.reduce(self.cast(t, torch.int32), kind, dims, keepdim), t.dtype)
         mask = axes_mask(dims or range(t.ndim), t.ndim)
         layer = self.layer(self.raw.add_reduce(t.raw, getattr(trt.ReduceOperation, kind), mask, keepdim))
         return self.result(layer, t.dtype)
@@ -102,14 +109,14 @@ class Matrix(Pointwise):
         return self._diagonals(self.slice(flat, -1, 0, size, size + 1), [*(term[axis] for axis in others), twice])
 
     def _einsum_of_two(self, a: Tensor, of_a: Term, b: Tensor, of_b: Term, output: Term) -> Tensor:
-        sizes = [dict(zip(of_a, a.shape)), dict(zip(of_b, b.shape))]
-        parts = []
-        for own, other, t in ((*sizes, a), (*sizes[::-1], b)):
-            kept = [label for label in own if own[label] != 1 or other.get(label, 1) == 1]
-            parts.append((self.reshape(t, [own[label] for label in kept]), kept))
+        sizes_a, sizes_b = dict(zip(of_a, a.shape)), dict(zip(of_b, b.shape))
+        kept_a = [label for label in of_a if sizes_a[label] != 1 or sizes_b.get(label, 1) == 1]
+        kept_b = [label for label in of_b if sizes_b[label] != 1 or sizes_a.get(label, 1) == 1]
+        x = self.reshape(a, [sizes_a[label] for label in kept_a])
+        y = self.reshape(b, [sizes_b[label] for label in kept_b])
         letters = {label: chr(ord("a") + i) for i, label in enumerate(dict.fromkeys([*of_a, *of_b]))}
-        spelled = ["".join(letters[label] for label in term) for term in (parts[0][1], parts[1][1], output)]
-        layer = self.layer(self.raw.add_einsum([parts[0][0].raw, parts[1][0].raw], f"{spelled[0]},{spelled[1]}->{spelled[2]}"))
+        left, right, result = ("".join(letters[label] for label in term) for term in (kept_a, kept_b, output))
+        layer = self.layer(self.raw.add_einsum([x.raw, y.raw], f"{left},{right}->{result}"))
         return self.result(layer, a.dtype)
 
     def attention(self, query: Value, key: Value, value: Value, mask: Value | None, causal: bool) -> Tensor:
@@ -126,13 +133,22 @@ class Matrix(Pointwise):
         else:
             if causal:
                 mask = self._additive(torch.ones(q.shape[-2], k.shape[-2], dtype=torch.bool).tril())
+            k, v = (self._repeat_heads(t, q) for t in (k, v))
             scores = self.matmul(q, k, transpose_b=True)
             if isinstance(mask, Tensor) and mask.dtype == torch.bool:
                 scores = self.select(mask, scores, self.tensor(-math.inf, scores.dtype))
             elif mask is not None:
-                scores = self.add(scores, self.tensor(mask, scores.dtype))
+                scores = self.add(scores, self._of_rank(mask, scores.ndim, scores.dtype))
             result = self.matmul(self.softmax(scores, -1), v)
         return result if blind is None else self.select(blind, self.tensor(0.0, result.dtype), result)
+
+    def _repeat_heads(self, t: Tensor, query: Tensor) -> Tensor:
+        """Keys or values whose heads are shared by several heads of the queries; one head for all broadcasts as it is."""
+        if t.ndim < 3 or t.shape[-3] in (1, query.shape[-3]):
+            return t
+        shared = self.unsqueeze(t, -3)
+        shared = self.expand(shared, (*t.shape[:-2], query.shape[-3] // t.shape[-3], *t.shape[-2:]))
+        return self.reshape(shared, (*t.shape[:-3], query.shape[-3], *t.shape[-2:]))
 
     @staticmethod
     def _additive(mask: torch.Tensor) -> torch.Tensor:
@@ -167,9 +183,8 @@ class Matrix(Pointwise):
         else:
             attention = self.raw.add_attention(q.raw, k.raw, v.raw, softmax, causal)
         count = self.raw.num_layers  # IAttention is no ILayer: two boundary layers stand for it in the network
-        if attention is not None:
-            for i in (count - 2, count - 1):
-                self.layer(self.raw.get_layer(i))
+        for boundary in (count - 2, count - 1):
+            self.layer(attention and self.raw.get_layer(boundary))
         attention.decomposable = True  # a shape without a kernel of its own is built from other layers
         if mask is not None:
             t = self.tensor(mask)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import torch
@@ -25,7 +26,7 @@ class Normalization(Spatial):
         self.note_weights(tensor, layer)
         return self.result(layer, dtype)
 
-    def affine(self, x: Value, weight: Value | None, bias: Value | None, shape: Sequence[int]) -> Tensor:
+    def weighted(self, x: Value, weight: Value | None, bias: Value | None, shape: Sequence[int]) -> Tensor:
         """``x * weight + bias``, each in ``shape`` and in the dtype of ``x``, or left out where None."""
         t = self.tensor(x)
         if weight is not None:
@@ -42,8 +43,12 @@ class Normalization(Spatial):
         """
         t = self.tensor(x)
         if isinstance(weight, Tensor) or isinstance(bias, Tensor):  # the layer's own are meant to be constants
-            return self.affine(self.normalization(t, dims, None, None, shape, epsilon, groups), weight, bias, shape)
-        size = torch.Size(shape).numel()
+            return self.weighted(self.normalization(t, dims, None, None, shape, epsilon, groups), weight, bias, shape)
+        count = math.prod(t.shape[d] for d in dims) * (t.shape[1] // groups if groups > 1 else 1)
+        if count == 1:  # TensorRT's layer does not build for statistics of one element
+            alone = self.cast(self.standardize(t, dims, epsilon), t.dtype)
+            return self.weighted(alone, weight, bias, shape)
+        size = math.prod(shape)
         scale = self.parameter(torch.ones(size) if weight is None else weight, shape, t.dtype)
         shift = self.parameter(torch.zeros(size) if bias is None else bias, shape, t.dtype)
         add = self.raw.add_normalization_v2 if groups > 1 else self.raw.add_normalization

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 
 import torch
@@ -45,7 +46,7 @@ class Resize(Matrix):
     def pick(self, x: Value, dim: int, index: Sequence[int]) -> Tensor:
         """The elements of axis ``dim`` at constant positions: a slice where their distances are equal, else a gather."""
         t = self.tensor(x)
-        steps = {b - a for a, b in zip(index, index[1:])} or {1}
+        steps = {b - a for a, b in itertools.pairwise(index)} or {1}
         if len(steps) == 1 and min(steps) > 0:
             return self.slice(t, dim, index[0], len(index), min(steps))
         return self.gather(t, torch.tensor(index, dtype=torch.int32), dim)

@@ -99,8 +99,14 @@ class Shapes(Core):
         return self.result(layer, tensors[0].dtype)
 
     def gather(self, x: Value, index: Value, dim: int, mode: str = "DEFAULT") -> Tensor:
-        """IGatherLayer along ``dim``; ``mode`` is a name of trt.GatherMode. Indices must not be negative."""
+        """IGatherLayer along ``dim``; ``mode`` is a name of trt.GatherMode. Indices must not be negative.
+
+        Raises:
+            ValueError: a constant index is out of bounds or negative.
+        """
         t, positions = self.tensor(x), self.tensor(index)
+        if isinstance(index, torch.Tensor) and mode != "ND":
+            self.check_bounds(index, t.shape[dim])
         layer = self.layer(self.raw.add_gather_v2(t.raw, positions.raw, getattr(trt.GatherMode, mode)))
         if mode != "ND":
             layer.axis = dim % t.ndim
@@ -143,7 +149,7 @@ class Shapes(Core):
         dim %= t.ndim
         if isinstance(index, torch.Tensor):
             flat = index.reshape(-1).cpu()
-            check_bounds(flat, t.shape[dim])
+            self.check_bounds(flat, t.shape[dim])
             step = int(flat[1] - flat[0]) if len(flat) > 1 else 1
             if len(flat) and torch.equal(flat, flat[0] + step * torch.arange(len(flat))):
                 t = self.slice(t, dim, int(flat[0]), len(flat), step)
@@ -156,7 +162,7 @@ class Shapes(Core):
         size, count = x.shape[dim], len(positions)  # type: ignore[union-attr]
         dtype = x.dtype  # type: ignore[union-attr]
         positions = positions.cpu().long()
-        check_bounds(positions, size)
+        self.check_bounds(positions, size)
         first = int(positions[0]) if count else 0
         if torch.equal(positions, first + torch.arange(count)):
             parts: list[tuple[int, int]] = [(0, first), (first + count, size - first - count)]
@@ -175,6 +181,8 @@ class Shapes(Core):
         Indices must not be negative, and two updates of one element must be equal. TensorRT has no form for bool.
         """
         t = self.tensor(x)
+        if isinstance(index, torch.Tensor):
+            self.check_bounds(index, t.shape[dim])
         dtype = torch.int32 if t.dtype == torch.bool else t.dtype
         layer = self.layer(
             self.raw.add_scatter(
@@ -184,8 +192,12 @@ class Shapes(Core):
         layer.axis = dim % t.ndim
         return self.cast(self.result(layer, dtype), t.dtype)
 
+    @staticmethod
+    def check_bounds(index: torch.Tensor, size: int) -> None:
+        """Refuse a constant index that PyTorch would refuse: TensorRT would read a zero there.
 
-def check_bounds(index: torch.Tensor, size: int) -> None:
-    """Refuse a constant index that PyTorch would refuse: TensorRT would read a zero there."""
-    if index.numel() and not (0 <= int(index.min()) and int(index.max()) < size):
-        raise ValueError(f"the index runs from {int(index.min())} to {int(index.max())}, the axis has {size} elements")
+        Raises:
+            ValueError
+        """
+        if index.numel() and not (int(index.min()) >= 0 and int(index.max()) < size):
+            raise ValueError(f"the index runs from {int(index.min())} to {int(index.max())}, the axis has {size} elements")

@@ -26,6 +26,11 @@ class Spatial(Matrix):
         front, space = t.shape[: t.ndim - axes], t.shape[t.ndim - axes :]
         return self.reshape(t, (*(1,) * (2 - len(front)), *front, *(1,) * (2 - axes), *space))
 
+    @staticmethod
+    def per_axis(axes: int, *values: Sequence[int]) -> list[list[int]]:
+        """Each as a list of one number per spatial axis; PyTorch takes one number for all of them too."""
+        return [[*v] * axes if len(v) == 1 else [*v] for v in values]
+
     def convolution(
         self, x: Value, weight: Value, bias: torch.Tensor | None, stride: Sequence[int], padding: Sequence[int],
         dilation: Sequence[int], groups: int, end_padding: Sequence[int] | None = None,
@@ -46,13 +51,17 @@ class Spatial(Matrix):
         self, x: Value, weight: Value, bias: torch.Tensor | None, stride: Sequence[int], padding: Sequence[int],
         dilation: Sequence[int], groups: int, end_padding: Sequence[int],
     ) -> Tensor:  # fmt: skip
-        """IDeconvolutionLayer; ``weight`` is (in, out / groups, *kernel). The paddings trim the ends of the result."""
-        t = self.image(x, len(stride))
+        """IDeconvolutionLayer; ``weight`` is (in, out / groups, *kernel). The paddings trim the ends of the result.
+
+        In float32 for bfloat16, for which TensorRT has no transposed convolution.
+        """
+        dtype = self.tensor(x).dtype
+        t = self.image(self.cast(x, torch.float32 if dtype == torch.bfloat16 else dtype), len(stride))
         kernel = self._flat(tuple(weight.shape[2:]), 1)  # type: ignore[union-attr]
         held = self.weights(weight if isinstance(weight, torch.Tensor) else None, t.dtype)
         maps = weight.shape[1] * groups  # type: ignore[union-attr]
         layer = self.layer(self.raw.add_deconvolution_nd(t.raw, maps, kernel, held, self.weights(bias, t.dtype)))
-        return self._convolved(layer, t, weight, bias, stride, padding, end_padding, dilation, groups)
+        return self.cast(self._convolved(layer, t, weight, bias, stride, padding, end_padding, dilation, groups), dtype)
 
     def _convolved(
         self, layer: Any, t: Tensor, weight: Value, bias: torch.Tensor | None, stride: Sequence[int],
@@ -97,13 +106,12 @@ class Spatial(Matrix):
         return self.reshape(pooled, (*given.shape[: -len(window)], *pooled.shape[-len(window) :]))
 
     def scale(self, x: Value, shift: torch.Tensor, scale: torch.Tensor) -> Tensor:
-        """IScaleLayer: ``x * scale + shift``, with one number each, or with (C,) numbers for axis 1."""
+        """IScaleLayer: ``x * scale + shift`` with (C,) constants for the channels, axis 1."""
         given = self.tensor(x)
         t = self.reshape(given, (*given.shape, *[1] * (4 - given.ndim)))
-        mode = trt.ScaleMode.UNIFORM if scale.ndim == 0 else trt.ScaleMode.CHANNEL
         layer = self.layer(
             self.raw.add_scale_nd(
-                t.raw, mode, self.weights(shift, t.dtype), self.weights(scale, t.dtype),
+                t.raw, trt.ScaleMode.CHANNEL, self.weights(shift, t.dtype), self.weights(scale, t.dtype),
                 self.weights(torch.ones_like(scale), t.dtype), 1,
             )
         )  # fmt: skip

@@ -1,0 +1,75 @@
+# make demo and make test need python3 >= 3.10, and network for the first install. The environment is .venv.
+#   TENSORRT=rtx   TensorRT-RTX, the default: builds and checks on a machine without a GPU too
+#   TENSORRT=trt   TensorRT from PyPI, for a desktop or server GPU
+#   TENSORRT=none  what is there; the default on a Jetson, whose torch and TensorRT are used as found
+
+PYTHON ?= python3
+VENV ?= .venv
+JETSON := $(wildcard /etc/nv_tegra_release)
+GPU := $(shell command -v nvidia-smi 2>/dev/null)
+TENSORRT ?= $(if $(JETSON),none,rtx)
+
+PY := $(VENV)/bin/python
+INSTALLED := $(VENV)/.installed-$(TENSORRT)
+EXTRA.rtx := dev,rtx
+EXTRA.trt := dev,trt
+EXTRA.none := dev
+# Two TensorRTs in one environment: the one that was asked for answers.
+MODULE.rtx := tensorrt_rtx
+MODULE.trt := tensorrt
+export TORCH2EDGE_TENSORRT ?= $(MODULE.$(TENSORRT))
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test zoo gpu lint types clean
+
+help:
+	@echo "make demo    convert torchvision's ResNet-18 and print what happened and how exact it is"
+	@echo "make test    the test suite; no GPU needed"
+	@echo "make zoo     convert and check all torchvision classification and segmentation models"
+	@echo "make gpu     the tests that need an NVIDIA GPU and a TensorRT that executes"
+	@echo "make lint    ruff"
+	@echo "make types   mypy --strict over the installed package"
+	@echo "make clean   remove $(VENV) and what was built"
+	@echo
+	@echo "TENSORRT=rtx (TensorRT-RTX, no GPU needed), trt (TensorRT from PyPI), none (what is there; a Jetson's default)."
+	@echo "Here: TENSORRT=$(TENSORRT), $(if $(JETSON),a Jetson,$(if $(GPU),nvidia-smi found,no nvidia-smi)), environment $(VENV)."
+
+demo: $(INSTALLED)
+	$(PY) -m torch2edge convert --model torchvision:resnet18 --shape 1x3x224x224 --time -o resnet18.engine
+
+test: $(INSTALLED)
+	$(PY) -m pytest
+
+zoo: $(INSTALLED)
+	$(PY) -m pytest -m zoo
+
+gpu: $(INSTALLED)
+	$(PY) -m pytest -m gpu
+
+lint: $(INSTALLED)
+	$(PY) -m ruff check .
+
+types: $(INSTALLED)
+	rm -rf build/typed build/lib
+	$(PY) -m pip install --quiet --no-deps --no-build-isolation --target build/typed .
+	MYPYPATH=build/typed $(PY) -m mypy -p torch2edge
+
+clean:
+	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache
+
+$(PY):
+	@$(PYTHON) -c 'import sys; sys.version_info < (3, 10) and sys.exit("torch2edge needs Python 3.10 or newer, $(PYTHON) is %d.%d; name another: make PYTHON=python3.11" % sys.version_info[:2])'
+	$(PYTHON) -m venv $(if $(JETSON),--system-site-packages) $(VENV)
+
+# On a Jetson nothing may replace JetPack's torch and TensorRT: dependencies are not resolved, only pytest is added.
+$(INSTALLED): pyproject.toml setup.py constraints.txt | $(PY)
+	$(if $(EXTRA.$(TENSORRT)),,$(error TENSORRT is $(TENSORRT); it must be rtx, trt or none))
+ifneq ($(JETSON),)
+	@$(PY) -c 'import torch' || { echo "Install NVIDIA's torch for this JetPack first; nothing from PyPI is put in its place."; exit 1; }
+	$(PY) -m pip install --no-deps --editable .
+	$(PY) -m pip install pytest ruff mypy 'setuptools>=70.1'
+else
+	@echo "installing into $(VENV): some minutes, some GB (torch with CUDA)"
+	$(PY) -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[$(EXTRA.$(TENSORRT))]'
+endif
+	@touch $@

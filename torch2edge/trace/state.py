@@ -1,0 +1,141 @@
+"""What a forward may change in passing, and putting it back: attributes, containers in them, flags, random generators."""
+
+from __future__ import annotations
+
+import contextlib
+import random
+import types
+from collections import deque
+from collections.abc import Iterator
+from typing import Any
+
+import numpy
+import torch
+from torch import nn
+
+from ..errors import RandomOpError
+
+__all__ = ["held_tensors", "no_draws", "unchanged"]
+
+_CONTAINERS = (dict, list, set, deque)
+_BARE: dict[type, Any] = {dict: dict, list: list, set: list, deque: list}  # what a copy of one is kept as
+_OPAQUE = (type, types.ModuleType, types.FunctionType, types.MethodType, types.BuiltinFunctionType, torch.jit.ScriptModule)
+_OBJECTS_DEEP = 3  # objects of the user's own classes are followed this far from a module: a trainer leads to everything
+
+
+def _walk(model: nn.Module) -> Iterator[tuple[str, Any]]:
+    """Every container and tensor that the model holds, in whatever nesting, with what to call it; each once."""
+    seen: set[int] = set()
+    stack: list[tuple[str, Any, int]] = [(path, m, 0) for path, m in reversed(list(model.named_modules()))]
+    while stack:
+        name, value, depth = stack.pop()
+        if id(value) in seen or isinstance(value, _OPAQUE):
+            continue
+        if isinstance(value, torch.Tensor):
+            seen.add(id(value))
+            yield name, value
+        elif isinstance(value, (*_CONTAINERS, tuple)):
+            seen.add(id(value))
+            yield name, value
+            pairs = value.items() if isinstance(value, dict) else enumerate(value)
+            stack.extend((f"{name}[{k!r}]", v, depth) for k, v in pairs if _holds(v))
+        elif isinstance(value, nn.Module) or (hasattr(value, "__dict__") and depth < _OBJECTS_DEEP):
+            seen.add(id(value))
+            attributes = vars(value)
+            seen.add(id(attributes))
+            yield name, attributes
+            deeper = depth if isinstance(value, nn.Module) else depth + 1
+            dot = "." if name else ""
+            for key, item in attributes.items():
+                if isinstance(value, nn.Module) and key in ("_parameters", "_buffers", "_modules"):
+                    seen.add(id(item))
+                    yield key, item
+                    stack.extend((f"{name}{dot}{k}", v, depth) for k, v in item.items() if v is not None)
+                elif _holds(item):
+                    stack.append((f"{name}{dot}{key}", item, deeper))
+
+
+def _holds(value: Any) -> bool:
+    return value is not None and not isinstance(value, (bool, int, float, complex, str, bytes))
+
+
+def held_tensors(model: nn.Module) -> Iterator[tuple[str, torch.Tensor]]:
+    """Every tensor that the model holds, also in lists and objects, with a name such as ``head.cache[0]``."""
+    return ((name, value) for name, value in _walk(model) if isinstance(value, torch.Tensor))
+
+
+@contextlib.contextmanager
+def unchanged(model: nn.Module) -> Iterator[None]:
+    """Put back what a forward may leave behind: attributes, containers, requires_grad flags, random generators."""
+    holders, flags = [], []
+    for _, value in _walk(model):
+        if isinstance(value, torch.Tensor):
+            flags.append((value, value.requires_grad))
+        elif not isinstance(value, tuple):
+            holders.append((value, _BARE[next(c for c in _CONTAINERS if isinstance(value, c))](value)))
+    generators = _generators()
+    try:
+        yield
+    finally:
+        _put_back_generators(generators)
+        for holder, content in holders:
+            _put_back(holder, content)
+        for tensor, flag in flags:
+            if tensor.requires_grad != flag:
+                tensor.requires_grad_(flag)
+
+
+@contextlib.contextmanager
+def no_draws() -> Iterator[None]:
+    """Refuse code that draws from Python's or NumPy's global generators: tracing cannot see that in the ops.
+
+    Raises:
+        RandomOpError
+    """
+    python, numbers = random.getstate(), numpy.random.get_state(legacy=False)
+    yield
+    if random.getstate() != python or not _same(numpy.random.get_state(legacy=False), numbers):
+        raise RandomOpError(
+            "while the forward ran, Python's random or NumPy's generator was drawn from; an engine would freeze that draw. "
+            "Draw outside and pass the numbers in. (If it was another thread, convert again while it rests.)"
+        )
+
+
+def _generators() -> tuple[Any, Any, torch.Tensor, list[torch.Tensor]]:
+    cuda = torch.cuda.get_rng_state_all() if torch.cuda.is_initialized() else []
+    return random.getstate(), numpy.random.get_state(legacy=False), torch.get_rng_state(), cuda
+
+
+def _put_back_generators(before: tuple[Any, Any, torch.Tensor, list[torch.Tensor]]) -> None:
+    """Only those that were drawn from: another thread may be using them."""
+    now = _generators()
+    if now[0] != before[0]:
+        random.setstate(before[0])
+    if not _same(now[1], before[1]):
+        numpy.random.set_state(before[1])
+    if not torch.equal(now[2], before[2]):
+        torch.set_rng_state(before[2])
+    if before[3] and not all(torch.equal(a, b) for a, b in zip(now[3], before[3])):
+        torch.cuda.set_rng_state_all(before[3])
+
+
+def _same(a: Any, b: Any) -> bool:
+    if isinstance(a, dict):
+        return a.keys() == b.keys() and all(_same(a[k], b[k]) for k in a)
+    return bool(numpy.array_equal(a, b))
+
+
+def _put_back(holder: Any, content: Any) -> None:
+    """Make ``holder`` hold exactly ``content`` again; one that does already is not touched, others may be reading it."""
+    if isinstance(holder, dict):
+        if list(holder) != list(content):
+            for key in [k for k in holder if k not in content]:
+                del holder[key]
+            if list(holder) != [k for k in content if k in holder] or len(holder) < len(content):
+                holder.clear()  # the order is part of what it was
+        for key, value in content.items():
+            if key not in holder or holder[key] is not value:
+                holder[key] = value
+    elif len(holder) != len(content) or any(a is not b for a, b in zip(holder, content)):
+        holder.clear()
+        (holder.update if isinstance(holder, set) else holder.extend)(content)
