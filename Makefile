@@ -41,7 +41,7 @@ test: $(INSTALLED)
 	$(PY) -m pytest
 
 zoo: $(INSTALLED)
-	$(PY) -m pytest -m zoo
+	$(PY) benchmarks/zoo.py
 
 gpu: $(INSTALLED)
 	$(PY) -m pytest -m gpu
@@ -50,12 +50,12 @@ lint: $(INSTALLED)
 	$(PY) -m ruff check .
 
 types: $(INSTALLED)
-	rm -rf build/typed build/lib
-	$(PY) -m pip install --quiet --no-deps --no-build-isolation --target build/typed .
+	rm -rf build/typed build/lib  # setuptools would put what build/lib still holds into the package
+	$(PY) -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --target build/typed .
 	MYPYPATH=build/typed $(PY) -m mypy -p torch2edge
 
 clean:
-	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache
+	rm -rf $(VENV) resnet18.engine build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache
 
 $(PY):
 	@$(PYTHON) -c 'import sys; sys.version_info < (3, 10) and sys.exit("torch2edge needs Python 3.10 or newer, $(PYTHON) is %d.%d; name another: make PYTHON=python3.11" % sys.version_info[:2])'

@@ -50,14 +50,11 @@ def div(net: Network, self: Value, other: Value) -> Tensor:
 def div_mode(net: Network, self: Value, other: Value, rounding_mode: str | None) -> Tensor:
     """div.Tensor_mode(Tensor self, Tensor other, *, str? rounding_mode) -> Tensor
 
-    TensorRT's integer division truncates. Its floor of floats is that of the rounded quotient: 1.0 // 0.1 is 10, which
-    PyTorch's exact remainder makes 9.
+    The floor of floats is that of the rounded quotient: 1.0 // 0.1 is 10, which PyTorch's exact remainder makes 9.
     """
-    dtype = net.out.dtype
-    if rounding_mode == "floor":
-        return net.elementwise("FLOOR_DIV", self, other, dtype)
-    quotient = net.elementwise("DIV", self, other, dtype)
-    return quotient if rounding_mode is None else net.trunc(quotient)
+    if rounding_mode is None:
+        return net.elementwise("DIV", self, other, net.out.dtype)
+    return net.rounded_quotient(self, other, rounding_mode, net.out.dtype)
 
 
 @converter(aten.remainder.Tensor, aten.remainder.Scalar, aten.remainder.Scalar_Tensor)
@@ -73,8 +70,7 @@ def fmod(net: Network, self: Value, other: Value) -> Tensor:
     The remainder of the magnitudes, with the sign of self.
     """
     dtype = net.out.dtype
-    size = abs(other) if isinstance(other, (int, float)) else net.unary(other, "ABS", dtype)
-    rest = net.modulo(net.unary(self, "ABS", dtype), size, dtype)
+    rest = net.modulo(net.unary(self, "ABS", dtype), net.unary(other, "ABS", dtype), dtype)
     return net.select(net.elementwise("LESS", self, 0), net.unary(rest, "NEG"), rest, dtype)
 
 
@@ -164,7 +160,7 @@ def log10(net: Network, self: Tensor) -> Tensor:
 @converter(aten.abs.default)
 def abs_(net: Network, self: Tensor) -> Tensor:
     """abs(Tensor self) -> Tensor"""
-    return net.unary(self, "ABS") if self.dtype not in (torch.bool, torch.uint8) else self
+    return net.unary(self, "ABS")
 
 
 @converter(aten.neg.default)

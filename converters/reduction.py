@@ -130,14 +130,18 @@ def argmin(net: Network, self: Tensor, dim: int | None, keepdim: bool) -> Tensor
 # ---- bools --------------------------------------------------------------------------------------------------------------
 
 
-def _truth(net: Network, x: Tensor, kind: str, dims: Sequence[int], keepdim: bool) -> Tensor:
-    return net.cast(net.reduce(net.cast(x, torch.bool), kind, dims, keepdim), net.out.dtype)  # uint8 gives uint8
+def _truth(net: Network, x: Tensor, kind: str, dims: Sequence[int] | None, keepdim: bool) -> Tensor:
+    """Over all axes where ``dims`` is None; unlike sum(), over none where it is empty. Of uint8 it is uint8."""
+    result = net.cast(x, torch.bool)
+    if dims is None or len(dims):
+        result = net.reduce(result, kind, dims or [], keepdim)
+    return net.cast(result, net.out.dtype)
 
 
 @converter(aten.any.default)
 def any_(net: Network, self: Tensor) -> Tensor:
     """any(Tensor self) -> Tensor"""
-    return _truth(net, self, "MAX", [], False)
+    return _truth(net, self, "MAX", None, False)
 
 
 @converter(aten.any.dim)
@@ -149,13 +153,13 @@ def any_dim(net: Network, self: Tensor, dim: int, keepdim: bool) -> Tensor:
 @converter(aten.any.dims)
 def any_dims(net: Network, self: Tensor, dim: list[int] | None, keepdim: bool) -> Tensor:
     """any.dims(Tensor self, int[]? dim=None, bool keepdim=False) -> Tensor"""
-    return _truth(net, self, "MAX", dim or [], keepdim)
+    return _truth(net, self, "MAX", dim, keepdim)
 
 
 @converter(aten.all.default)
 def all_(net: Network, self: Tensor) -> Tensor:
     """all(Tensor self) -> Tensor"""
-    return _truth(net, self, "MIN", [], False)
+    return _truth(net, self, "MIN", None, False)
 
 
 @converter(aten.all.dim)
@@ -167,7 +171,7 @@ def all_dim(net: Network, self: Tensor, dim: int, keepdim: bool) -> Tensor:
 @converter(aten.all.dims)
 def all_dims(net: Network, self: Tensor, dim: list[int] | None, keepdim: bool) -> Tensor:
     """all.dims(Tensor self, int[]? dim=None, bool keepdim=False) -> Tensor"""
-    return _truth(net, self, "MIN", dim or [], keepdim)
+    return _truth(net, self, "MIN", dim, keepdim)
 
 
 # ---- moments, norms, running sums ---------------------------------------------------------------------------------------

@@ -36,8 +36,9 @@ ALLOWED = [
     Allowed(NETWORK + "normalization.py", "INetworkDefinition.add_normalization_v2", "group_normalization",
             "groups > 1 only there"),
     *(
-        Allowed(NETWORK + "matrix.py", name, "attention", "_attention_layer is called only where attention() asked for it")
-        for name in ("AttentionNormalizationOp", "AttentionNormalizationOp.SOFTMAX", "INetworkDefinition.add_attention",
+        Allowed(NETWORK + "matrix.py", name, "attention_v2", "called only where _has_attention_layer says so")
+        for name in ("AttentionNormalizationOp", "AttentionNormalizationOp.SOFTMAX", "INetworkDefinition.add_attention_v2",
+                     "CausalMaskKind", "CausalMaskKind.NONE", "CausalMaskKind.UPPER_LEFT",
                      "IAttention.decomposable", "IAttention.mask")
     ),
 ]  # fmt: skip
@@ -126,7 +127,7 @@ GOOD = {
     "and": F + "if a and net.capabilities.gelu:\n        " + GELU,
     "inline": F + "return net.activation(x, 'GELU_ERF' if net.capabilities.gelu else 'RELU')",
     "variable": F + "fused = net.capabilities.gelu\n    if fused:\n        " + GELU,
-    "among": "K = ('EXP', 'ABS')\ndef f(net, x, k):\n    if k in K:\n        net.unary(x, k)\ndef g(net):\n    f(net, 1, 'NO')",
+    "among": "K = ('EXP', 'ABS')\ndef f(net, x, k):\n    if k in K:\n        net.unary(x, k)\ndef g():\n    f(net, 1, 'NO')",
     "hasattr": "def f():\n    if hasattr(trt.BuilderFlag, 'FP16'):\n        return trt.BuilderFlag.FP16",
     "default": "x = getattr(trt.BuilderFlag, 'FP16', None)",
     "layer": F + "layer = net.layer(net.raw.add_pooling_nd(x.raw))\n    layer.stride_nd = (1, 1)",

@@ -21,4 +21,4 @@ from .run.module import EdgeModule, ReferenceWarning  # noqa: E402
 
 __version__ = "0.1.0"
 
-__all__ = ["EdgeModule", "ReferenceWarning", "Report", "convert", "converter", "load", "trt"] + errors.__all__
+__all__ = ["EdgeModule", "ReferenceWarning", "Report", "convert", "converter", "load", "trt", *errors.__all__]

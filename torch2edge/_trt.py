@@ -71,8 +71,7 @@ class Capabilities:
     strongly_typed: bool  # tensor dtypes decide the precision; no FP16/INT8 builder flags
     int64: bool
     bf16: bool
-    attention: bool  # IAttention, fused or decomposed by TensorRT itself
-    attention_v2: bool  # it says which corner a causal mask starts from
+    attention_v2: bool  # IAttention, in the strongly typed TensorRTs
     squeeze_layers: bool
     is_nan: bool  # UnaryOperation.ISNAN
     cumulative: bool  # running sums
@@ -105,7 +104,6 @@ def capabilities() -> Capabilities:
         strongly_typed=not hasattr(module.BuilderFlag, "FP16"),
         int64=hasattr(module.DataType, "INT64"),
         bf16=hasattr(module.DataType, "BF16"),
-        attention=hasattr(module.INetworkDefinition, "add_attention"),
         attention_v2=hasattr(module.INetworkDefinition, "add_attention_v2"),
         squeeze_layers=hasattr(module.INetworkDefinition, "add_squeeze"),
         is_nan=hasattr(module.UnaryOperation, "ISNAN"),

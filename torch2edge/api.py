@@ -26,7 +26,7 @@ from .options import Options
 from .report import ModuleRow, Report
 from .run import EdgeModule, read
 from .run.engine_file import FORMAT, check_built_for_here
-from .structure import flatten, same, text, unflatten
+from .structure import flatten, flatten_call, same, text, unflatten
 from .trace import trace, unchanged
 
 __all__ = ["convert", "load"]
@@ -86,6 +86,12 @@ def convert(
             f"the model must be a torch.nn.Module, but is a {type(model).__name__}: wrap a function in a module whose forward "
             "calls it"
         )
+    for path, submodule in model.named_modules():
+        if isinstance(submodule, EdgeModule):
+            raise InputError(
+                f"{path or 'the model'} is an EdgeModule: an engine cannot become layers again. Convert the original module, "
+                "or the modules around this one"
+            )
     if isinstance(compute_capabilities, str):
         compute_capabilities = (compute_capabilities,)
     clock = _Clock(progress)
@@ -165,7 +171,7 @@ def _paths_of(model: nn.Module, device_types: Mapping[nn.Module | str, Any] | No
     result = {}
     for key, device in (device_types or {}).items():
         path = key if isinstance(key, str) else paths.get(id(key))
-        if path not in known:
+        if path is None or path not in known:
             shown = repr(key) if isinstance(key, str) else f"a {type(key).__name__}"
             raise ConfigError(f"device_types: {shown} is no submodule of the model")
         if not isinstance(device, trt.DeviceType):
@@ -194,7 +200,8 @@ def _reference(session: BuildSession, lowered: Lowered) -> Callable[[Sequence[to
             executor.append(ReferenceExecutor(session.network, trt))
         feed = {n: t.cpu().to(_trt.carried(t.dtype)) for n, t in zip(lowered.input_names, tensors) if n}
         given = executor[0].run(feed)
-        return [given[n].to(d) for n, d in zip(lowered.output_names, lowered.output_dtypes)]
+        # copies: an identity layer's output is its input's memory, which is the user's
+        return [given[n].to(d, copy=True) for n, d in zip(lowered.output_names, lowered.output_dtypes)]
 
     return run
 
@@ -203,7 +210,7 @@ def _verify(
     model: nn.Module, args: list[Any], kwargs: dict[str, Any], module: EdgeModule, graph: Graph, lowered: Lowered,
     session: BuildSession, report: Report,
 ) -> None:  # fmt: skip
-    examples, structure = flatten({"args": args, "kwargs": kwargs})
+    examples, structure = flatten_call(args, kwargs)
 
     def original(tensors: list[torch.Tensor]) -> list[torch.Tensor]:
         call = unflatten(structure, tensors)
@@ -211,8 +218,8 @@ def _verify(
             result, given = flatten(model(*call["args"], **call["kwargs"]))
         if not same(given, graph.output_structure):
             raise VerificationError(
-                f"the model returned {text(graph.output_structure)} when it was traced, but {text(given)} for fresh inputs of the "
-                "same shapes: what it returns hangs on more than the shapes, and an engine cannot follow that",
+                f"the model returned {text(graph.output_structure)} when it was traced, but {text(given)} for fresh inputs "
+                "of the same shapes: what it returns hangs on more than the shapes, and an engine cannot follow that",
                 report,
             )
         return result
@@ -223,7 +230,7 @@ def _verify(
     report.check, trial = run_trials(run, original, examples, graph.output_names, report.tolerance)
     report.notes += [
         f"note: {row.output} was never a finite number in the check; only the places of NaN and infinities were compared"
-        for row in report.check if row.finite == 0
+        for row, value in zip(report.check, graph.outputs) if row.finite == 0 and 0 not in value.shape
     ]  # fmt: skip
     bad = [row for row in report.check if not row.passed]
     if not bad:

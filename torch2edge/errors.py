@@ -1,7 +1,7 @@
 """The exceptions of torch2edge, one tree.
 
     Torch2EdgeError
-    ├── ConfigError                an option is wrong, or the installed TensorRT cannot honour it
+    ├── ConfigError                an option is wrong, or the installed TensorRT cannot honour it (also a ValueError)
     ├── TensorRTNotFoundError      no TensorRT in this environment (also an ImportError)
     ├── InputError                 the inputs do not fit the model or the engine (also a ValueError)
     ├── TraceError                 the model's forward cannot become a static graph
@@ -14,7 +14,7 @@
     ├── BuildError                 TensorRT built no engine; carries TensorRT's own last error lines
     ├── VerificationError          the engine's outputs are not the model's
     ├── EngineFileError            a file or state dict is no engine of ours, or damaged, or for another TensorRT
-    ├── ExecutionError             the engine cannot run here, or TensorRT failed while it ran
+    ├── ExecutionError             the engine cannot run here, or TensorRT failed while it ran (also a RuntimeError)
     ├── ReferenceExecutionError    the reference executor met an inconsistent network or wrong inputs
     └── UnsupportedLayerError      the reference executor lacks a layer type
 

@@ -59,12 +59,12 @@ class Op:
     @property
     def name(self) -> str:
         """``aten.relu.default``, or the name of the submodule's class."""
-        return str(self.target) if self.instance is None else self.target.__qualname__
+        return str(self.target if self.instance is None else self.target.__qualname__)
 
     @property
     def short_name(self) -> str:
         """``relu``: the op without namespace and overload."""
-        return self.target.__qualname__ if self.instance is not None else self.target._schema.name.split("::")[1]
+        return str(self.target.__qualname__ if self.instance is not None else self.target._schema.name.split("::")[1])
 
     def inputs(self) -> Iterator[Value]:
         """Every value among the arguments."""

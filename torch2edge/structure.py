@@ -11,35 +11,43 @@ import dataclasses
 import importlib
 import json
 import types
-from collections import OrderedDict
-from collections.abc import Iterator, Sequence
+from collections import OrderedDict, defaultdict
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
 
 from .errors import InputError
 
-__all__ = ["Structure", "arrange", "describe", "flatten", "leaf_names", "same", "text", "unflatten"]
+__all__ = ["Structure", "arrange", "call_names", "flatten", "flatten_call", "leaf_names", "same", "text", "unflatten"]
 
 Structure = dict[str, Any]
+_TYPED = ("namedtuple", "dataclass", "structseq", "mapping")
 _PLAIN = (bool, int, float, str, type(None))
 # Classes met in this process, by "module:qualname": those of a function or a notebook cannot be imported by that.
 _met: dict[str, type] = {}
 
 
-def flatten(value: Any) -> tuple[list[torch.Tensor], Structure]:
-    """The tensors of ``value`` in order, and its structure.
+def flatten(value: Any, name: str = "value") -> tuple[list[torch.Tensor], Structure]:
+    """The tensors of ``value`` in order, and its structure; ``name`` is what messages call it.
 
     Raises:
         InputError: an object in it is neither a tensor, a container of the kinds above, nor plain data.
     """
     tensors: list[torch.Tensor] = []
-    return tensors, _describe(value, tensors, "value")
+    return tensors, _describe(value, tensors, name)
 
 
-def describe(value: Any) -> Structure:
-    """The structure of ``value`` alone."""
-    return flatten(value)[1]
+def flatten_call(args: Sequence[Any], kwargs: Mapping[str, Any]) -> tuple[list[torch.Tensor], Structure]:
+    """The same for the arguments of a call; ``unflatten`` gives a dict with ``args`` (a list) and ``kwargs``."""
+    (first, positional), (rest, by_name) = flatten(list(args), "args"), flatten(dict(kwargs), "kwargs")
+    return first + rest, {"kind": "dict", "keys": ["args", "kwargs"], "items": [positional, by_name]}
+
+
+def call_names(structure: Structure) -> list[str]:
+    """A readable name per tensor of a call, e.g. ``args[0]['image']``."""
+    args, kwargs = structure["items"]
+    return leaf_names(args, "args") + leaf_names(kwargs, "kwargs")
 
 
 def _describe(value: Any, tensors: list[torch.Tensor], where: str) -> Structure:
@@ -52,7 +60,7 @@ def _describe(value: Any, tensors: list[torch.Tensor], where: str) -> Structure:
     node: Structure = {"kind": kind, "items": [_describe(v, tensors, f"{where}[{k!r}]") for k, v in zip(keys, items)]}
     if kind not in ("tuple", "list"):
         node["keys"] = keys
-    if kind in ("namedtuple", "dataclass", "structseq"):
+    if kind in _TYPED:
         node["type"] = f"{type(value).__module__}:{type(value).__qualname__}"
         _met[node["type"]] = type(value)
     return node
@@ -73,7 +81,8 @@ def _open(value: Any, where: str) -> tuple[str, list[Any], list[Any]]:
         for key in value:
             if not isinstance(key, (str, int)):
                 raise InputError(f"{where} has the key {key!r}; only str and int keys can be saved with an engine")
-        return "odict" if isinstance(value, OrderedDict) else "dict", list(value), list(value.values())
+        kinds: dict[type, str] = {dict: "dict", OrderedDict: "odict", defaultdict: "dict"}
+        return kinds.get(type(value), "mapping"), list(value), list(value.values())
     raise InputError(
         f"{where} is a {type(value).__module__}.{type(value).__qualname__}; an engine takes and gives tensors, numbers, "
         "strings and None, nested in tuples, lists, dicts, named tuples and dataclasses"
@@ -102,10 +111,12 @@ def _build(node: Structure, tensors: Iterator[Any]) -> Any:
 
 
 def _construct(node: Structure, items: list[Any]) -> Any:
-    """A named tuple or dataclass of its own class; ``init=False`` fields are set afterwards."""
+    """A named tuple, dataclass or kind of dict of its own class; ``init=False`` fields are set afterwards."""
     cls = _class(node["type"])
     if node["kind"] == "structseq":
         return cls(items)
+    if node["kind"] == "mapping":
+        return cls(zip(node["keys"], items))
     if node["kind"] == "namedtuple":
         return cls(*items)
     fields = {f.name: f for f in dataclasses.fields(cls)}
@@ -136,7 +147,7 @@ def arrange(value: Any, structure: Structure) -> Any:
     """``value`` with the keys of its dicts in the order of ``structure``, where they are the same keys."""
     if type(value) in (list, tuple) and structure["kind"] == type(value).__name__ and len(value) == len(structure["items"]):
         return type(value)([arrange(v, s) for v, s in zip(value, structure["items"])])
-    if isinstance(value, dict) and structure["kind"] in ("dict", "odict") and set(value) == set(structure["keys"]):
+    if type(value) in (dict, OrderedDict) and structure["kind"] in ("dict", "odict") and set(value) == set(structure["keys"]):
         ordered = {k: arrange(value[k], s) for k, s in zip(structure["keys"], structure["items"])}
         return OrderedDict(ordered) if isinstance(value, OrderedDict) else ordered
     return value
@@ -157,7 +168,7 @@ def text(node: Structure) -> str:
         return f"[{', '.join(items)}]"
     if kind == "tuple":
         return f"({', '.join(items)}{',' if len(items) == 1 else ''})"
-    if kind in ("dict", "odict"):
+    if kind in ("dict", "odict", "mapping"):
         return "{" + ", ".join(f"{k!r}: {v}" for k, v in zip(node["keys"], items)) + "}"
     return f"{node['type'].rpartition(':')[2]}({', '.join(f'{k}={v}' for k, v in zip(node['keys'], items))})"
 

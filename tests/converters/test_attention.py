@@ -12,7 +12,7 @@ from support.rows import BF16, F16, F32, Row, Spec, check_row, convert_row, rows
 from torch import nn
 from torch.nn import functional as F
 
-from torch2edge._trt import capabilities, trt
+from torch2edge._trt import capabilities
 from torch2edge.errors import RandomOpError
 
 aten = torch.ops.aten
@@ -182,10 +182,9 @@ def test_encoder_stack_in_half_precision() -> None:
 def test_the_attention_layer_is_used_where_it_has_kernels(dtype: torch.dtype, fused: bool) -> None:
     _, _, lowered, _ = convert_row(Row(SDPA, sdpa(), (Q, K, K), dtype=dtype))
     kinds = {layer.raw.type.name for layer in lowered.network.layers}
-    assert ("ATTENTION_INPUT" in kinds) == (fused and capabilities().attention)
+    assert ("ATTENTION_INPUT" in kinds) == (fused and capabilities().attention_v2)
     assert lowered.network.raw.num_layers == len(lowered.network.layers)
     assert all(layer.raw.name.startswith("/scaled_dot_product_attention") for layer in lowered.network.layers)
-    assert hasattr(trt, "IAttention") or not fused
 
 
 def test_dropout_is_refused() -> None:

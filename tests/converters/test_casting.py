@@ -23,7 +23,8 @@ ROWS = [
       for row in rows(OP, [(lambda x, d=d: x.to(d), s) for s in FROM if s.dtype != d], id=f"to_{str(d)[6:]}")],
     *rows(OP, [(lambda x: x.to(U8), Spec((20,), I64, -300, 600)), (lambda x: x.to(U8), Spec((20,), BOOL)),
                (lambda x: (x.abs() * 60).clamp(0, 255).to(U8), (20,))], id="to_uint8"),
-    *[row for d in (F32, F16, I32, I64, BOOL) for row in rows(OP, [(lambda x, d=d: x.to(d), Spec((20,), U8, 0, 256))], id="from_uint8")],
+    *[row for d in (F32, F16, I32, I64, BOOL)
+      for row in rows(OP, [(lambda x, d=d: x.to(d), Spec((20,), U8, 0, 256))], id="from_uint8")],
     *rows(OP, [
         (lambda x: x.permute(0, 3, 1, 2).float() / 255, Spec((1, 4, 5, 3), U8, 0, 256)),
         (lambda x: x[:, 1:3].half(), Spec((2, 4), U8, 0, 256)),
@@ -33,6 +34,7 @@ ROWS = [
         (lambda x: x.type(torch.int32), Spec((9,), scale=3)),
         (lambda x: x.to("cpu", torch.float16, copy=True), (3,)),
         (lambda x: x.bool().float(), (2, 3, 4)),
+        (lambda x: x.to(memory_format=torch.channels_last), (1, 2, 3, 4)),
     ]),
 ]  # fmt: skip
 

@@ -24,7 +24,8 @@ COMPARISONS = [
     for packet, fn in [(getattr(aten, name), getattr(torch, name))]
     for row in [
         *rows(packet.Tensor, [
-            (fn, (2, 3, 4), (3, 1)), (fn, SMALL, SMALL), (fn, SMALL, Spec((20,), I32, -2, 3)), (fn, SMALL, (20,)), (fn, BITS, BITS),
+            (fn, (2, 3, 4), (3, 1)), (fn, SMALL, SMALL), (fn, SMALL, Spec((20,), I32, -2, 3)), (fn, SMALL, (20,)),
+            (fn, BITS, BITS),
             (fn, BYTES, BYTES),
         ]),
         *rows(packet.Scalar, [(lambda x, fn=fn: fn(x, 1), SMALL), (lambda x, fn=fn: fn(x, 0.5), SMALL)]),
@@ -46,7 +47,8 @@ LOGIC = [
 ROWS = [
     *COMPARISONS,
     *LOGIC,
-    *rows(aten.logical_not.default, [(torch.logical_not, BITS), (torch.logical_not, SMALL), (lambda x: ~(x > 0).logical_not(), (3,))]),
+    *rows(aten.logical_not.default, [(torch.logical_not, BITS), (torch.logical_not, SMALL),
+    (lambda x: ~(x > 0).logical_not(), (3,))]),
     *rows(aten.bitwise_not.default, [(lambda x: ~x, BITS), (lambda x: ~x, SMALL), (lambda x: ~x, BYTES)]),
     *rows(aten.isnan.default, [(lambda x: torch.isnan(x.log()), (20,)), (torch.isnan, SMALL)]),
     *rows(aten.isinf.default, [(lambda x: torch.isinf(x.relu().log()), (20,)), (torch.isinf, SMALL)]),

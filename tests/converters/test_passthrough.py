@@ -31,15 +31,17 @@ def test_row(row: Row) -> None:
 @pytest.mark.parametrize(
     "fn",
     [
-        nn.Dropout(0.5), nn.Dropout1d(0.5), nn.Dropout2d(0.5), nn.AlphaDropout(0.5), nn.FeatureAlphaDropout(0.5), nn.Identity(),
+        nn.Dropout(0.5), nn.Dropout2d(0.5), nn.AlphaDropout(0.5), nn.FeatureAlphaDropout(0.5), nn.Identity(),
         lambda x: F.dropout(x, 0.5, training=False), lambda x: x.contiguous(), lambda x: x.clone(), lambda x: x.detach(),
-        lambda x: x.data, lambda x: +x, lambda x: x.float(), lambda x: x.cpu(), lambda x: x.to(memory_format=torch.channels_last),
+        lambda x: x.data, lambda x: +x, lambda x: x.float(), lambda x: x.cpu(), 
+        lambda x: x.contiguous(memory_format=torch.channels_last),
         lambda x: x.requires_grad_(False), torch.real,
     ],
 )  # fmt: skip
 def test_no_layer(fn: Callable[..., Any]) -> None:
     """The op that follows is the only one."""
-    row = Row(aten.relu.default, nn.Sequential(fn, nn.ReLU()) if isinstance(fn, nn.Module) else lambda x: fn(x).relu(), ((1, 2, 3, 4),))
+    model = nn.Sequential(fn, nn.ReLU()) if isinstance(fn, nn.Module) else lambda x: fn(x).relu()
+    row = Row(aten.relu.default, model, ((1, 2, 3, 4),))
     _, graph, _, _ = convert_row(row)
     assert [op.name for op in graph.ops] == ["aten.relu.default"]
     check_row(row)

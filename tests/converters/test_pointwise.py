@@ -27,7 +27,8 @@ def divisors(*shape: int, dtype: torch.dtype = I64) -> Spec:
 
 
 ARITHMETIC = [
-    *rows(aten.add.Tensor, [(torch.add, (2, 3, 4, 5), (3, 1, 5)), (torch.add, (4,), ()), (lambda x: 1 + x, (2, 3))], (F32, F16)),
+    *rows(aten.add.Tensor, [(torch.add, (2, 3, 4, 5), (3, 1, 5)), (torch.add, (4,), ()), (lambda x: 1 + x, (2, 3))],
+    (F32, F16)),
     *rows(aten.add.Tensor, [
         (lambda x, y: torch.add(x, y, alpha=-2.5), (2, 3), (2, 3)),
         (lambda x: torch.add(x, 3, alpha=2), (2, 3)),
@@ -61,7 +62,8 @@ ARITHMETIC = [
         (torch.mul, Spec((2, 3), BOOL), Spec((2, 3), BOOL)),
         (lambda x, y: torch.addcmul(x, x, y, value=2), (2, 3), (2, 3)),
     ]),
-    *rows(aten.mul.Tensor, [(lambda x: x * 1e5, Spec((2, 3), scale=1e-4)), (lambda x: x * 1e-7, Spec((2, 3), scale=1e4))], (F16,)),
+    *rows(aten.mul.Tensor, [(lambda x: x * 1e5, Spec((2, 3), scale=1e-4)),
+    (lambda x: x * 1e-7, Spec((2, 3), scale=1e4))], (F16,)),
     *rows(aten.mul.Tensor, [(torch.mul, (2, 3), (3,)), (lambda x: x * 3, (1, 2, 3, 4))], (BF16,)),
     *rows(aten.mul.Scalar, [(lambda x: aten.mul.Scalar(x, 2.5), (2, 3))]),
     *rows(aten.div.Tensor, [
@@ -80,6 +82,7 @@ ARITHMETIC = [
         (lambda x, y: torch.div(x, y, rounding_mode="trunc"), ints(9, 5, dtype=I32), divisors(5, dtype=I32)),
         (lambda x, y: torch.div(x, y, rounding_mode=None), ints(3), divisors(3)),
         (lambda x: x // 4, ints(9)),
+        (lambda x, y: torch.div(x, y, rounding_mode="trunc"), Spec((30,), BF16, scale=9), Spec((), center=3, scale=0.3)),
         (lambda x: x // -4.0, Spec((9,), scale=9)),
     ]),
     *rows(aten.div.Scalar_mode, [(lambda x: aten.div.Scalar_mode(x, 3, rounding_mode="trunc"), ints(9))]),
@@ -96,6 +99,7 @@ ARITHMETIC = [
         (torch.fmod, ints(9, 5), Spec((5,), I64, -4, 0)),
         (torch.fmod, ints(9, 5, dtype=I32), (9, 5)),
     ]),
+    *rows(aten.fmod.Tensor, [(torch.fmod, Spec((9,), torch.uint8, 0, 256), Spec((9,), torch.uint8, 1, 9))]),
     *rows(aten.fmod.Scalar, [(lambda x: torch.fmod(x, 2.5), Spec((20,), scale=9)), (lambda x: torch.fmod(x, -3), ints(20))]),
     *rows(aten.rsqrt.default, [(torch.rsqrt, POSITIVE), (torch.rsqrt, divisors(3))], (F32, F16)),
 ]  # fmt: skip
@@ -109,7 +113,8 @@ POWERS = [
         (lambda x: x**0.5, divisors(3)),
         (torch.square, (1, 2, 3, 4)),
     ]),
-    *rows(aten.pow.Tensor_Scalar, [(lambda x: x**3, (2, 5)), (torch.square, (2, 5)), (lambda x: x**1.5, POSITIVE)], (F16, BF16)),
+    *rows(aten.pow.Tensor_Scalar, [(lambda x: x**3, (2, 5)), (torch.square, (2, 5)), (lambda x: x**1.5, POSITIVE)],
+    (F16, BF16)),
     *rows(aten.pow.Tensor_Tensor, [
         (torch.pow, (9, 5), ints(9, 5, low=-3, high=4)),
         (torch.pow, POSITIVE, (5,)),
@@ -120,7 +125,8 @@ POWERS = [
     *rows(aten.pow.Tensor_Tensor, [(lambda x: x.abs() ** torch.tensor(1.5).to(x), (2, 3))], (F16,)),
     *rows(aten.pow.Scalar, [(lambda x: 2**x, (2, 3)), (lambda x: (-2.0) ** x, ints(9, low=-4, high=5))]),
     *rows(aten.exp2.default, [(torch.exp2, (2, 3))], (F32, F16)),
-    *rows(aten.expm1.default, [(torch.expm1, Spec((9,), scale=3)), (torch.expm1, Spec((9,), scale=1e-6)), (torch.expm1, ints(3))]),
+    *rows(aten.expm1.default, [(torch.expm1, Spec((9,), scale=3)), (torch.expm1, Spec((9,), scale=1e-6)),
+    (torch.expm1, ints(3))]),
     *rows(aten.expm1.default, [(torch.expm1, (9,))], (F16,)),
     *rows(aten.log1p.default, [
         (torch.log1p, Spec((9,), positive=True, scale=50)),
@@ -139,7 +145,8 @@ ROUNDING = [
     *rows(aten.neg.default, [(torch.neg, (2, 3)), (torch.neg, ints(5)), (lambda x: -x, (1, 2, 3, 4, 5))], (F32, F16)),
     *rows(aten.sign.default, [(torch.sign, (2, 3)), (torch.sign, ints(20)), (torch.sgn, ints(20, dtype=I32))], (F32, F16)),
     *rows(aten.ceil.default, [(torch.ceil, Spec((20,), scale=4)), (torch.ceil, ints(3))]),
-    *rows(aten.floor.default, [(torch.floor, Spec((20,), scale=4)), (torch.floor, ints(3)), (torch.frac, Spec((20,), scale=4))]),
+    *rows(aten.floor.default, [(torch.floor, Spec((20,), scale=4)), (torch.floor, ints(3)),
+    (torch.frac, Spec((20,), scale=4))]),
     *rows(aten.trunc.default, [(torch.trunc, Spec((20,), scale=4)), (torch.fix, ints(3))], (F32, BF16)),
     *rows(aten.round.default, [(torch.round, Spec((20,), scale=4)), (lambda x: torch.round(x.float() / 2), ints(20)),
                                (torch.round, ints(3))]),
@@ -151,13 +158,17 @@ ROUNDING = [
 
 UNARY = [
     *[row for op, fn, spec in [
-        (aten.exp.default, torch.exp, (2, 5)), (aten.log.default, torch.log, POSITIVE), (aten.sqrt.default, torch.sqrt, POSITIVE),
+        (aten.exp.default, torch.exp, (2, 5)), (aten.log.default, torch.log, POSITIVE),
+        (aten.sqrt.default, torch.sqrt, POSITIVE),
         (aten.erf.default, torch.erf, (2, 5)), (aten.sin.default, torch.sin, (2, 5)), (aten.cos.default, torch.cos, (2, 5)),
         (aten.tan.default, torch.tan, UNIT), (aten.asin.default, torch.asin, UNIT), (aten.acos.default, torch.acos, UNIT),
-        (aten.atan.default, torch.atan, (2, 5)), (aten.sinh.default, torch.sinh, (2, 5)), (aten.cosh.default, torch.cosh, (2, 5)),
+        (aten.atan.default, torch.atan, (2, 5)), (aten.sinh.default, torch.sinh, (2, 5)),
+        (aten.cosh.default, torch.cosh, (2, 5)),
         (aten.asinh.default, torch.asinh, (2, 5)), (aten.acosh.default, torch.acosh, Spec((2, 5), center=3, scale=0.3)),
         (aten.atanh.default, torch.atanh, UNIT),
-    ] for row in rows(op, [(fn, spec)], (F32, F16))],
+    ] for row in rows(op, [(fn, spec)])],
+    *[row for op, fn in [(aten.exp.default, torch.exp), (aten.sin.default, torch.sin), (aten.erf.default, torch.erf),
+                         (aten.atan.default, torch.atan)] for row in rows(op, [(fn, (2, 5))], (F16, BF16))],
     *rows(aten.exp.default, [(torch.exp, ints(3)), (torch.exp, ()), (torch.exp, Spec((3,), BOOL))]),
     *rows(aten.sqrt.default, [(torch.sqrt, divisors(3)), (torch.sqrt, (3,))]),
 ]  # fmt: skip
@@ -167,7 +178,8 @@ PAIRS = [
     *rows(aten.atan2.default, [(torch.atan2, (5,), (5,))], (F16,)),
     *rows(aten.hypot.default, [(torch.hypot, (5, 5), (5,)), (torch.hypot, Spec((9,), scale=1e30), (9,)),
                                (lambda x: torch.hypot(x * 0, x * 0), (3,))]),
-    *rows(aten.lerp.Scalar, [(lambda x, y: torch.lerp(x, y, 0.3), (2, 3), (3,)), (lambda x, y: x.lerp(y, 0.9), (2, 3), (2, 3))]),
+    *rows(aten.lerp.Scalar, [(lambda x, y: torch.lerp(x, y, 0.3), (2, 3), (3,)), (lambda x, y: x.lerp(y, 0.9), (2, 3),
+    (2, 3))]),
     *rows(aten.where.self, [(torch.lerp, (2, 3), (3,), (2, 1))]),
     *rows(aten.maximum.default, [
         (torch.maximum, (2, 3, 4), (4,)), (torch.max, ints(9), ints(9)), (torch.maximum, ints(9, dtype=I32), (9,)),

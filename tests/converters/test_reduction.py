@@ -19,19 +19,24 @@ from torch2edge.lower.network import core
 aten = torch.ops.aten
 I32, I64, BOOL, U8 = torch.int32, torch.int64, torch.bool, torch.uint8
 INTS, BITS = Spec((2, 3, 4), I64, -9, 10), Spec((2, 3, 4), BOOL)
+INF = float("inf")
 DISTINCT = Spec((2, 3, 4), I32, -900, 1000)
 
 SUMS = [
     *rows(aten.sum.dim_IntList, [
         (torch.sum, (2, 3, 4)), (lambda x: x.sum(-1), (2, 3, 4, 5)), (lambda x: x.sum((0, 2), keepdim=True), (2, 3, 4)),
-        (lambda x: x.sum([]), (2, 3)), (torch.sum, ()), (lambda x: x.sum(0), (5,)), (torch.sum, INTS), (lambda x: x.sum(1), BITS),
-        (lambda x: x.sum(1), DISTINCT), (lambda x: x.sum(1, dtype=torch.float32), INTS), (lambda x: x.sum(0), Spec((3, 4), U8)),
+        (lambda x: x.sum([]), (2, 3)), (torch.sum, ()), (lambda x: x.sum(0), (5,)), (torch.sum, INTS),
+        (lambda x: x.sum(1), BITS),
+        (lambda x: x.sum(1), DISTINCT), (lambda x: x.sum(1, dtype=torch.float32), INTS), (lambda x: x.sum(0),
+        Spec((3, 4), U8)),
         (lambda x: x.sum(1, dtype=I32), DISTINCT), (lambda x: x.nansum(1), (2, 3)), (torch.count_nonzero, INTS),
     ]),
     *rows(aten.sum.dim_IntList, [(lambda x: x.sum(1), (2, 30))], (F16, BF16)),
     *rows(aten.mean.dim, [
-        (lambda x: x.mean(-1), (2, 3, 4)), (lambda x: x.mean((2, 3)), (2, 3, 7, 5)), (lambda x: x.mean((-1, -2), True), (2, 3, 7, 5)),
-        (lambda x: x.mean((2, 3)), (2, 3, 9, 5)), (lambda x: x.mean((1, 2)), (2, 7, 7, 3)), (lambda x: x.mean(1, dtype=F32), INTS),
+        (lambda x: x.mean(-1), (2, 3, 4)), (lambda x: x.mean((2, 3)), (2, 3, 7, 5)), (lambda x: x.mean((-1, -2), True),
+        (2, 3, 7, 5)),
+        (lambda x: x.mean((2, 3)), (2, 3, 9, 5)), (lambda x: x.mean((1, 2)), (2, 7, 7, 3)),
+        (lambda x: x.mean(1, dtype=F32), INTS),
         (lambda x: x.mean([]), (2, 3)), (lambda x: x.mean(0), (1, 4)), (lambda x: x.mean((2, 3, 4)), (1, 2, 3, 4, 5)),
     ]),
     *rows(aten.mean.dim, [(lambda x: x.mean((2, 3)), (2, 3, 7, 5)), (lambda x: x.mean(-1), (2, 40))], (F16,)),
@@ -48,51 +53,60 @@ EXTREMES = [
     *rows(aten.amin.default, [(lambda x: x.amin((0, 1)), (2, 3, 4)), (torch.amin, BITS)], (F32, F16)),
     *rows(aten.max.default, [(torch.max, (2, 3)), (torch.max, INTS), (torch.max, BITS)]),
     *rows(aten.min.default, [(torch.min, (2, 3)), (torch.min, Spec((9,), U8))]),
-    *[row for name, (dim, default) in {"max": (aten.max.dim, aten.argmax.default), "min": (aten.min.dim, aten.argmin.default)}.items()
-      for fn, arg in [(getattr(torch, name), getattr(torch, f"arg{name}"))] for row in [
-        *rows(dim, [
-            (lambda x, fn=fn: tuple(fn(x, 1)), (2, 30, 4)), (lambda x, fn=fn: tuple(fn(x, -3, True)), (2, 3, 4)),
-            (lambda x, fn=fn: tuple(fn(x, 0)), (5,)), (lambda x, fn=fn: tuple(fn(x, 1)), DISTINCT),
-            (lambda x, fn=fn: tuple(fn(x, 2)), INTS), (lambda x, fn=fn: tuple(fn(x, 2)), BITS), (lambda x, fn=fn: fn(x, 0)[0], (2, 3)),
-            (lambda x, fn=fn: tuple(fn(x, 0)), (3, 2, 2, 1, 2, 2)), (lambda x, fn=fn: tuple(fn(x, 0)), ()),
-        ]),
-        *rows(default, [
-            (lambda x, arg=arg: arg(x, 1), (2, 30, 4)), (arg, (3, 4)), (lambda x, arg=arg: arg(x, -1, keepdim=True), (1, 3, 4, 5)),
-            (lambda x, arg=arg: arg(x, keepdim=True), (3, 4)), (lambda x, arg=arg: arg(x, 1), INTS), (arg, ()),
-        ]),
-        *rows(default, [(lambda x, arg=arg: arg(x, 1), (2, 9))], (F16,)),
-    ]],
+    *rows(aten.max.dim, [
+        (lambda x: tuple(x.max(1)), (2, 30, 4)), (lambda x: tuple(x.max(-3, True)), (2, 3, 4)),
+        (lambda x: tuple(x.max(0)), (5,)),
+        (lambda x: tuple(x.max(1)), DISTINCT), (lambda x: tuple(x.max(2)), INTS), (lambda x: tuple(x.max(2)), BITS),
+        (lambda x: x.max(0)[0], (2, 3)), (lambda x: tuple(x.max(0)), (3, 2, 2, 1, 2, 2)), (lambda x: tuple(x.max(0)), ()),
+    ]),
+    *rows(aten.min.dim, [
+        (lambda x: tuple(x.min(-2, True)), (2, 30, 4)), (lambda x: tuple(x.min(1)), DISTINCT),
+        (lambda x: tuple(x.min(2)), BITS),
+        (lambda x: tuple(x.min(1)), (2, 3, 2, 1, 2, 2)), (lambda x: x.min(0)[1], Spec((3, 4), U8)),
+    ]),
+    *rows(aten.argmax.default, [
+        (lambda x: x.argmax(1), (2, 30, 4)), (torch.argmax, (3, 4)), (lambda x: x.argmax(-1, keepdim=True), (1, 3, 4, 5)),
+        (lambda x: x.argmax(keepdim=True), (3, 4)), (lambda x: x.argmax(1), INTS), (torch.argmax, ()),
+    ]),
+    *rows(aten.argmin.default, [(lambda x: x.argmin(1), (2, 30, 4)), (torch.argmin, INTS)], (F32, F16)),
+    *rows(aten.max.dim, [(lambda x: tuple(x.max(1)), (2, 9))], (F16, BF16)),
 ]  # fmt: skip
 
 TRUTH = [
     row for kind in ("any", "all") for packet, fn in [(getattr(aten, kind), getattr(torch, kind))] for row in [
         *rows(packet.default, [(fn, BITS), (fn, Spec((9,), I64, 0, 2)), (fn, Spec((9,), U8, 0, 2))]),
         *rows(packet.dim, [(lambda x, fn=fn: fn(x, -1), BITS), (lambda x, fn=fn: fn(x > 0, 0, keepdim=True), (5, 3))]),
-        *rows(packet.dims, [(lambda x, fn=fn: fn(x, (0, 2)), BITS)]),
+        *rows(packet.dims, [(lambda x, fn=fn: fn(x, (0, 2)), BITS), (lambda x, fn=fn: fn(x, ()), Spec((9,), I64, 0, 2))]),
     ]
 ]  # fmt: skip
 
 MOMENTS = [
     *rows(aten.var.correction, [
-        (torch.var, (2, 30)), (lambda x: x.var(-1, unbiased=False), (2, 30)), (lambda x: x.var((1, 2), keepdim=True), (2, 3, 4)),
+        (torch.var, (2, 30)), (lambda x: x.var(unbiased=False), ()), (lambda x: x.var(-1, unbiased=False), (2, 30)),
+        (lambda x: x.var((1, 2), keepdim=True),
+        (2, 3, 4)),
         (lambda x: x.std(1), (2, 30)), (lambda x: torch.var(x, 1, correction=2.5), (2, 30)),
         (lambda x: x.std((2, 3), keepdim=True), Spec((1, 2, 3, 4), center=100, scale=0.1)),
     ]),
     *rows(aten.var.correction, [(lambda x: x.var(-1), Spec((2, 30), scale=300))], (BF16,)),
     *rows(aten.var.correction, [(lambda x: x.std(-1), Spec((2, 30), scale=90))], (F16,)),
     *rows(aten.var_mean.correction, [
-        (lambda x: tuple(torch.var_mean(x, (0, 2))), (2, 3, 4)), (lambda x: tuple(torch.std_mean(x, 1, keepdim=True)), (2, 30)),
+        (lambda x: tuple(torch.var_mean(x, (0, 2))), (2, 3, 4)), (lambda x: tuple(torch.std_mean(x, 1, keepdim=True)),
+        (2, 30)),
         (lambda x: tuple(torch.var_mean(x)), (2, 3)),
     ]),
     *rows(aten.linalg_vector_norm.default, [
-        *[(lambda x, p=p: torch.linalg.vector_norm(x, p, dim=1), (2, 5, 3)) for p in (0, 1, 2, 3, 2.5, float("inf"), -float("inf"))],
-        (torch.norm, (2, 5, 3)), (lambda x: x.norm(p=2, dim=-1, keepdim=True), (2, 5)), (lambda x: torch.norm(x, dim=(1, 2)), (2, 5, 3)),
-        (F.normalize, (2, 5, 3)), (lambda x: F.normalize(x, p=1, dim=-1), (2, 5)), (lambda x, y: F.cosine_similarity(x, y), (2, 5), (2, 5)),
+        *[(lambda x, p=p: torch.linalg.vector_norm(x, p, dim=1), (2, 5, 3)) for p in (0, 1, 2, 3, 2.5, INF, -INF)],
+        (torch.norm, (2, 5, 3)), (lambda x: x.norm(p=2, dim=-1, keepdim=True), (2, 5)),
+        (lambda x: torch.norm(x, dim=(1, 2)), (2, 5, 3)),
+        (F.normalize, (2, 5, 3)), (lambda x: F.normalize(x, p=1, dim=-1), (2, 5)),
+        (lambda x, y: F.cosine_similarity(x, y), (2, 5), (2, 5)),
         (F.pairwise_distance, (2, 5), (2, 5)), (lambda x: torch.linalg.norm(x), (2, 5)), (torch.linalg.vector_norm, ()),
     ]),
     *rows(aten.linalg_vector_norm.default, [(lambda x: x.norm(dim=1), Spec((2, 40), scale=300))], (F16,)),
     *rows(aten.cumsum.default, [
-        (lambda x: x.cumsum(-1), (2, 3, 9)), (lambda x: x.cumsum(0), INTS), (lambda x: x.cumsum(1), BITS), (lambda x: x.cumsum(0), ()),
+        (lambda x: x.cumsum(-1), (2, 3, 9)), (lambda x: x.cumsum(0), INTS), (lambda x: x.cumsum(1), BITS),
+        (lambda x: x.cumsum(0), ()),
         (lambda x: x.cumsum(1, dtype=F32), INTS),
     ]),
     *rows(aten.cumsum.default, [(lambda x: x.cumsum(1), (2, 9))], (F16,)),

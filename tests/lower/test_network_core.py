@@ -69,7 +69,10 @@ def test_promotion_of_pairs(first: Any) -> None:
 
 
 def test_promotion_of_triples() -> None:
-    kinds = [*((d, rank) for d in (torch.bool, torch.int32, torch.int64, torch.float16, torch.float32) for rank in (0, 2)), *NUMBERS]
+    kinds = [
+        *((d, rank) for d in (torch.bool, torch.int32, torch.int64, torch.float16, torch.float32) for rank in (0, 2)),
+        *NUMBERS,
+    ]
     for triple in itertools.product(kinds, repeat=3):
         assert Network.result_type(*map(stand_in, triple)) == by_torch(*map(real, triple)), triple
 
@@ -130,7 +133,7 @@ def test_names_are_module_path_and_op(net: Network) -> None:
     with net.scope("layer1.0", "expr", []):
         net.unary(net.unary(net.unary(x, "ABS"), "ABS"), "EXP")
     assert [layer.raw.name for layer in net.layers[1:]] == [
-        "layer1.0/abs", "layer1.0/abs_1", "layer1.0/expr/unary", "layer1.0/expr/unary_1", "layer1.0/expr/unary_2",
+        "layer1.0/abs", "layer1.0/abs_1", "layer1.0/expr/unary_2", "layer1.0/expr/unary", "layer1.0/expr/unary_1",
     ]  # fmt: skip
     assert {layer.module for layer in net.layers[1:]} == {"layer1.0"}
 

@@ -1,8 +1,8 @@
 """Reads every use of TensorRT's Python API from the syntax tree and holds it against each version's names.
 
 What it follows: ``trt.X.Y``; what TensorRT makes (``self.raw.add_shuffle(...)`` is an IShuffleLayer, by the signature
-in the data), through local variables, attributes of ``self`` and ``self.layer(...)``; ``getattr(trt.X, name)`` where ``name`` is a
-parameter, through the literal names that callers pass; the reference executor's ``layer.option("...")``.
+in the data), through local variables, attributes of ``self`` and ``self.layer(...)``; ``getattr(trt.X, name)`` where ``name``
+is a parameter, through the literal names that callers pass; the reference executor's ``layer.option("...")``.
 
 A use is fine when every version that can reach it has the name. ``if net.capabilities.gelu:`` and ``hasattr(trt.X, "Y")``
 narrow the versions, in the branches and after one that leaves the function.

@@ -23,8 +23,8 @@ from torch2edge.trace import trace
 aten = torch.ops.aten
 HERE = __file__
 LEAVES = {  # recorded whole; all else is taken apart by PyTorch
-    aten.conv2d.default, aten.batch_norm.default, aten.linear.default, aten.relu.default, aten.add.Tensor, aten.dropout.default,
-    aten.embedding.default, aten.where.self, aten.max.dim,
+    aten.conv2d.default, aten.batch_norm.default, aten.linear.default, aten.relu.default, aten.add.Tensor,
+    aten.dropout.default, aten.embedding.default, aten.where.self, aten.max.dim,
 }  # fmt: skip
 Pair = namedtuple("Pair", ["left", "right"])
 
@@ -316,7 +316,8 @@ def test_weights_are_never_copied() -> None:
     with Watch():
         graph = trace(model, [torch.randn(1, 512)], is_leaf=LEAVES.__contains__)
     assert allocated == []
-    assert {id(c.tensor) for op in graph.ops for c in op.args if isinstance(c, Constant)} == {id(p) for p in model.parameters()}
+    held = {id(c.tensor) for op in graph.ops for c in op.args if isinstance(c, Constant)}
+    assert held == {id(p) for p in model.parameters()}
 
 
 def test_no_traced_tensor_survives() -> None:

@@ -20,7 +20,7 @@ PEAK = 10  # a single element may be off by this many times the tolerance, relat
 
 @dataclass(frozen=True)
 class Trial:
-    """How fresh inputs are drawn: normal, with this standard deviation and mean, or the examples with their elements shuffled."""
+    """How fresh inputs are drawn: normal with this standard deviation and mean, or the examples' elements shuffled."""
 
     seed: int
     scale: float = 1.0

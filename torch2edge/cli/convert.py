@@ -61,6 +61,8 @@ def add_convert(commands: Any, common: argparse.ArgumentParser) -> None:
     how.add_argument("--tf32", action="store_true", help="allow TF32 in float32 products")
     how.add_argument("--optimization-level", type=int, choices=range(6), help="0: fast build, 5: fast engine")
     how.add_argument("--workspace", type=int, metavar="MIB", help="most memory for the builder's tactics")
+    how.add_argument("--tactic-sources", type=int, metavar="MASK",
+                     help="bits of trt.TacticSource; 0 leaves cuBLAS, cuBLASLt and cuDNN out")  # fmt: skip
     how.add_argument("--compute-capability", action="append", default=[], metavar="8.6",
                      help="TensorRT-RTX: a GPU to build for; repeatable")  # fmt: skip
     where = command.add_argument_group("GPU and DLA")
@@ -98,8 +100,8 @@ def _run(arguments: argparse.Namespace) -> int:
                 default_device_type=default, dla_core=arguments.dla_core, gpu_fallback=not arguments.no_gpu_fallback,
                 optimization_level=arguments.optimization_level,
                 workspace=None if arguments.workspace is None else arguments.workspace * 2**20,
-                compute_capabilities=arguments.compute_capability, verify=not arguments.no_verify,
-                tolerance=arguments.tolerance, progress=say,
+                tactic_sources=arguments.tactic_sources, compute_capabilities=arguments.compute_capability,
+                verify=not arguments.no_verify, tolerance=arguments.tolerance, progress=say,
             )  # fmt: skip
         except VerificationError as error:
             _write_json(arguments.json, error.report)
@@ -113,6 +115,8 @@ def _run(arguments: argparse.Namespace) -> int:
         module.save(arguments.output)
         if arguments.json != "-":
             print(f"saved {arguments.output} ({os.path.getsize(arguments.output) / 2**20:.1f} MiB)")
+    elif arguments.json != "-":
+        print("not saved; -o FILE saves the engine")
     return 0
 
 
@@ -188,13 +192,15 @@ def _draw(shape: Sequence[int], dtype: torch.dtype) -> torch.Tensor:
 
 def _check_writable(path: str | None) -> None:
     """Said before the work, not after it."""
-    if path in (None, "-"):
+    if path is None or path == "-":
         return
-    folder = Path(path).parent  # type: ignore[arg-type]
+    folder = Path(path).parent
     if not folder.is_dir():
         raise ConfigError(f"cannot write {path}: there is no folder {folder}")
-    if Path(path).is_dir() or not os.access(folder, os.W_OK):  # type: ignore[arg-type]
-        raise ConfigError(f"cannot write {path}: " + ("it is a folder" if os.path.isdir(path) else "no permission"))  # type: ignore[arg-type]
+    if Path(path).is_dir():
+        raise ConfigError(f"cannot write {path}: it is a folder")
+    if not os.access(folder, os.W_OK):
+        raise ConfigError(f"cannot write {path}: no permission to write in {folder}")
 
 
 def _write_json(path: str | None, report: Any) -> None:

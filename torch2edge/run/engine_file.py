@@ -46,7 +46,10 @@ def unpack(data: bytes, origin: str) -> tuple[dict[str, Any], bytes]:
         )
     start = len(MAGIC) + 8
     end = start + int.from_bytes(data[len(MAGIC) : start], "little")
-    metadata = json.loads(data[start:end])
+    try:
+        metadata = dict(json.loads(data[start:end]))
+    except (ValueError, TypeError) as error:
+        raise EngineFileError(f"{origin} has no readable header ({error}). Convert the model again and save that.") from error
     if metadata.get("format") != FORMAT:
         raise EngineFileError(
             f"{origin} was saved by torch2edge {metadata.get('torch2edge')} in the format {metadata.get('format')}, but this "

@@ -15,7 +15,7 @@ from torch import nn
 from .._trt import why_not_executable
 from ..errors import EngineFileError, ExecutionError, InputError
 from ..report import Report
-from ..structure import arrange, flatten, leaf_names, same, text, unflatten
+from ..structure import arrange, call_names, flatten_call, same, text, unflatten
 from .engine_file import check_built_for_here, describe, pack, unpack, write
 from .runner import Runner
 
@@ -98,9 +98,10 @@ class EdgeModule(nn.Module):
         if self._simple and not kwargs and len(args) == len(self._inputs) and all(isinstance(a, torch.Tensor) for a in args):
             return list(args)
         wanted = self.metadata["input_structure"]
-        tensors, given = flatten({"args": list(args), "kwargs": kwargs})
+        tensors, given = flatten_call(args, kwargs)
         if not same(given, wanted):
-            tensors, given = flatten(arrange(self._rebound(args, kwargs), wanted))
+            rebound = arrange(self._rebound(args, kwargs), wanted)
+            tensors, given = flatten_call(rebound["args"], rebound["kwargs"])
         if not same(given, wanted):
             raise InputError(
                 f"the module was converted for {_call_text(wanted)}, but is called with {_call_text(given)}: the structure of "
@@ -115,11 +116,12 @@ class EdgeModule(nn.Module):
         wanted = names[: len(positional["items"])]
         given = {**dict(zip(names, args)), **kwargs}
         bound = {**defaults, **given}
-        if len(given) != len(args) + len(kwargs) or len(wanted) < len(positional["items"]) or any(n not in bound for n in wanted):
-            return {"args": list(args), "kwargs": kwargs}  # too many, one given twice, or one missing
+        twice_or_too_many = len(given) != len(args) + len(kwargs) or len(wanted) < len(positional["items"])
+        if twice_or_too_many or any(n not in bound for n in wanted):
+            return {"args": list(args), "kwargs": kwargs}
         ordered = [bound.pop(n) for n in wanted]
         rest = {k: bound.pop(k) for k in by_name["keys"] if k in bound}
-        extra = {k: v for k, v in bound.items() if k not in defaults or v is not defaults[k] and not _equal(v, defaults[k])}
+        extra = {k: v for k, v in bound.items() if k not in defaults or not _equal(v, defaults[k])}
         return {"args": ordered, "kwargs": {**rest, **extra}}
 
     def _run(self, tensors: list[torch.Tensor]) -> list[torch.Tensor]:
@@ -212,7 +214,7 @@ def _call_text(structure: dict[str, Any]) -> str:
     """A call for people: ``2 tensors, module(tensor, mask=tensor)``."""
     args, kwargs = structure["items"]
     given = [*map(text, args["items"]), *(f"{k}={text(v)}" for k, v in zip(kwargs["keys"], kwargs["items"]))]
-    count = len(leaf_names(structure))
+    count = len(call_names(structure))
     return f"{count} tensor{'s' * (count != 1)}, module({', '.join(given)})"
 
 

@@ -12,11 +12,11 @@ import torch
 
 __all__ = ["caller", "innermost", "place"]
 
-_SKIP = (str(Path(torch.__file__).parent) + os.sep, str(Path(__file__).parent) + os.sep)
+_SKIP = (str(Path(torch.__file__).parent) + os.sep, str(Path(__file__).parent.parent) + os.sep)
 
 
 def caller() -> str:
-    """``file.py:123`` of the innermost frame that belongs neither to torch nor to the tracing."""
+    """``file.py:123`` of the innermost frame that belongs neither to torch nor to torch2edge."""
     frame: FrameType | None = sys._getframe(1)
     while frame is not None:
         filename = frame.f_code.co_filename

@@ -6,17 +6,19 @@ import contextlib
 import random
 import types
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy
 import torch
 from torch import nn
+from torch.overrides import TorchFunctionMode
 
-from ..errors import RandomOpError
+from ..errors import InplaceError, RandomOpError
 
-__all__ = ["held_tensors", "no_draws", "unchanged"]
+__all__ = ["RefuseDataAssignment", "held_tensors", "no_draws", "unchanged"]
 
+_DATA = torch.Tensor.data
 _CONTAINERS = (dict, list, set, deque)
 _BARE: dict[type, Any] = {dict: dict, list: list, set: list, deque: list}  # what a copy of one is kept as
 _OPAQUE = (type, types.ModuleType, types.FunctionType, types.MethodType, types.BuiltinFunctionType, torch.jit.ScriptModule)
@@ -83,6 +85,29 @@ def unchanged(model: nn.Module) -> Iterator[None]:
         for tensor, flag in flags:
             if tensor.requires_grad != flag:
                 tensor.requires_grad_(flag)
+
+
+class RefuseDataAssignment(TorchFunctionMode):
+    """Refuse ``tensor.data = other``: no op tells of it, and a real tensor whose memory is gone crashes the process.
+
+    Args:
+        here: says where the forward is.
+    """
+
+    def __init__(self, here: Callable[[], str]) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self._here = here
+        self.refused: InplaceError | None = None
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        """Let all else pass."""
+        if getattr(func, "__self__", None) is _DATA and func.__name__ == "__set__":
+            self.refused = InplaceError(
+                f"tensor.data = ... {self._here()}: the forward replaces a tensor's memory (module.half(), .float() and .to() "
+                "do it too), and an engine cannot follow that. Compute a new tensor; prepare weights before the conversion."
+            )
+            raise self.refused
+        return func(*args, **(kwargs or {}))
 
 
 @contextlib.contextmanager

@@ -13,11 +13,11 @@ from torch import nn
 
 from ..errors import DataDependentError, InputError, Torch2EdgeError, TraceError
 from ..graph import Graph
-from ..structure import flatten, leaf_names, text, unflatten
+from ..structure import call_names, flatten, flatten_call, leaf_names, text, unflatten
 from .checks import check_inputs, check_model
 from .hooks import module_paths
 from .source import innermost, place
-from .state import held_tensors, no_draws, unchanged
+from .state import RefuseDataAssignment, held_tensors, no_draws, unchanged
 from .tracer import Tracer, finish, storage_key
 
 __all__ = ["trace"]
@@ -49,10 +49,8 @@ def trace(
         TraceError: one of its kinds (errors.py), with the module path and the source line.
         InputError: inputs on another device than the model, of size zero, or missing.
     """
-    kwargs = dict(kwargs or {})
-    tensors, structure = flatten({"args": list(args), "kwargs": kwargs})
-    names = [n.removeprefix("['args']").join(("args", "")) if n.startswith("['args']") else
-             n.removeprefix("['kwargs']").join(("kwargs", "")) for n in leaf_names(structure)]  # fmt: skip
+    tensors, structure = flatten_call(args, kwargs or {})
+    names = call_names(structure)
     check_model(model)
     check_inputs(model, tensors, names)
     tracer = Tracer(is_leaf, _names(model), _owned(model, tensors, names))
@@ -63,7 +61,7 @@ def trace(
         with module_paths(model, tracer, module_classes):
             result = _run(model, call["args"], call["kwargs"], tracer)
         try:
-            flat, output_structure = flatten(result)
+            flat, output_structure = flatten(result, "output")
         except InputError as error:
             raise TraceError(f"the model's output cannot leave an engine: {error}") from error
         if not flat:
@@ -79,19 +77,20 @@ def trace(
 
 
 def _run(model: nn.Module, args: Any, kwargs: Any, tracer: Tracer) -> Any:
+    guard = RefuseDataAssignment(tracer.here)
     try:
-        with tracer:
+        with guard, tracer:
             result = model(*args, **kwargs)
     except Torch2EdgeError:
         raise
     except Exception as error:
-        if tracer.refused is not None:
-            raise tracer.refused from error
+        if refused := tracer.refused or guard.refused:
+            raise refused from error
         if isinstance(error, TypeError):
             _check_call(model, args, kwargs)
         raise _wrapped(error, tracer) from error
-    if tracer.refused is not None:  # the forward caught our error and went another way, which the engine would freeze
-        raise tracer.refused
+    if refused := tracer.refused or guard.refused:
+        raise refused  # the forward caught it and went another way, which the engine would freeze
     return result
 
 
@@ -107,7 +106,8 @@ def _check_call(model: nn.Module, args: Any, kwargs: Any) -> None:
 
 
 def _wrapped(error: Exception, tracer: Tracer) -> TraceError:
-    where, what = place(tracer.broken or "", innermost(error)), f"{type(error).__name__}: {str(error).splitlines()[0].rstrip('.') if str(error) else 'no message'}"
+    where, reason = place(tracer.broken or "", innermost(error)), (str(error).splitlines() or ["no message"])[0].rstrip(".?!")
+    what = f"{type(error).__name__}: {reason}"
     if any(sign in str(error) for sign in _TAKES_DATA):
         return DataDependentError(
             f"the forward takes data out of PyTorch {where}: {what}. While it is traced there is no data, and an engine "

@@ -237,6 +237,11 @@ class Tracer(TorchDispatchMode):
         try:
             return func(*args, **kwargs)
         except NotImplementedError as error:
+            if func.namespace != "aten":
+                raise TraceError(
+                    f"{func} {self.here()}: this op of {func.namespace} has no shape rule (a kernel for the meta device). "
+                    "Register one with torch.library.register_fake, or use PyTorch's own ops (an unquantized model)."
+                ) from error
             raise DataDependentError(
                 f"{func} {self.here()}: PyTorch cannot tell the shape of its result without the data. An engine needs "
                 "shapes that follow from the input shapes: compute with a mask (torch.where) instead of selecting."

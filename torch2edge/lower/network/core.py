@@ -65,7 +65,7 @@ class Core:
         self.outputs: list[Any] = []  # of the op at hand: objects with .shape and .dtype, or None
         self.weights_by_name: dict[str, list[str]] = {}  # parameter -> layers that hold it
         self._names, self._device_of = names or {}, device_of
-        self._keep: list[torch.Tensor] = []  # TensorRT does not copy weights before the build
+        self._keep: list[Any] = []  # TensorRT does not copy weights before the build
         self._constants: dict[Any, tuple[Any, Tensor]] = {}
         self._module, self._op, self._first = "", "", 0
         self._taken: set[str] = set()
@@ -173,9 +173,13 @@ class Core:
                 raise ConversionError(
                     f"a constant needs int64 (its largest magnitude is {largest}), which this TensorRT lacks"
                 )
-        host = tensor.detach().to(device="cpu", dtype=inside(dtype)).contiguous()
+        host = tensor.detach().to(device="cpu", dtype=dtype).to(inside(dtype)).contiguous()
         self._keep.append(host)
-        return trt.Weights(data_type, host.data_ptr(), host.numel())
+        if host.dtype == torch.bfloat16:  # NumPy has no such type; every TensorRT that has it takes a pointer
+            return trt.Weights(data_type, host.data_ptr(), host.numel())
+        array = host.numpy()
+        self._keep.append(array)
+        return trt.Weights(array)
 
     def note_weights(self, tensor: torch.Tensor | None, layer: Any) -> None:
         """Remember that ``layer`` holds the parameter ``tensor``, for the report and for refit."""

@@ -153,7 +153,9 @@ class Matrix(Pointwise):
     @staticmethod
     def _additive(mask: torch.Tensor) -> torch.Tensor:
         """A constant mask as what is added to the scores: 0 or minus infinity."""
-        return torch.zeros(mask.shape).masked_fill(~mask, -math.inf) if mask.dtype == torch.bool else mask
+        return (
+            mask.new_zeros(mask.shape, dtype=torch.float32).masked_fill(~mask, -math.inf) if mask.dtype == torch.bool else mask
+        )
 
     def _blind_rows(self, mask: Value) -> Value | None:
         """Which rows see nothing, with an axis of size 1 in the place of the keys; None where it is known that none is."""
@@ -167,7 +169,7 @@ class Matrix(Pointwise):
     def _has_attention_layer(self, q: Tensor, k: Tensor, v: Tensor) -> bool:
         """IAttention takes rank 4, one shape of keys and values, and no broadcast; float32 has no kernels of its own."""
         return (
-            self.capabilities.attention
+            self.capabilities.attention_v2
             and q.dtype in (torch.float16, torch.bfloat16)
             and q.ndim == 4
             and k.shape == v.shape
@@ -177,11 +179,8 @@ class Matrix(Pointwise):
 
     def _attention_layer(self, q: Tensor, k: Tensor, v: Tensor, mask: Value | None, causal: bool) -> Tensor:
         softmax = trt.AttentionNormalizationOp.SOFTMAX
-        if self.capabilities.attention_v2:
-            kind = trt.CausalMaskKind.UPPER_LEFT if causal else trt.CausalMaskKind.NONE
-            attention = self.raw.add_attention_v2(q.raw, k.raw, v.raw, softmax, kind)
-        else:
-            attention = self.raw.add_attention(q.raw, k.raw, v.raw, softmax, causal)
+        kind = trt.CausalMaskKind.UPPER_LEFT if causal else trt.CausalMaskKind.NONE
+        attention = self.raw.add_attention_v2(q.raw, k.raw, v.raw, softmax, kind)
         count = self.raw.num_layers  # IAttention is no ILayer: two boundary layers stand for it in the network
         for boundary in (count - 2, count - 1):
             self.layer(attention and self.raw.get_layer(boundary))

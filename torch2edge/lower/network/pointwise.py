@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import torch
 
@@ -15,7 +16,11 @@ __all__ = ["Pointwise"]
 
 _COMPARISONS = ("EQUAL", "GREATER", "LESS")
 _LOGIC = ("AND", "OR", "XOR")
-_AFFINE = {"SUM": lambda c: (1.0, c), "SUB": lambda c: (1.0, -c), "PROD": lambda c: (c, 0.0)}  # kind -> scale, shift
+_AFFINE: dict[str, Callable[[float], tuple[float, float]]] = {  # the scale and shift of an operation with a number
+    "SUM": lambda c: (1.0, c),
+    "SUB": lambda c: (1.0, -c),
+    "PROD": lambda c: (c, 0.0),
+}
 _OF_BOOLS = {"SUM": "OR", "MAX": "OR", "PROD": "AND", "MIN": "AND", "AND": "AND", "OR": "OR", "XOR": "XOR", "EQUAL": "XOR"}
 
 
@@ -73,7 +78,7 @@ class Pointwise(Shapes):
         """
         t = self.tensor(x, dtype)
         if not t.dtype.is_floating_point:
-            if kind in ("CEIL", "FLOOR", "ROUND"):
+            if kind in ("CEIL", "FLOOR", "ROUND") or (kind == "ABS" and t.dtype in (torch.bool, torch.uint8)):
                 return t
             if kind in ("NEG", "ABS"):
                 negative = self.elementwise("SUB", 0, t, t.dtype)
@@ -187,6 +192,22 @@ class Pointwise(Shapes):
             return t
         return self.select(self.elementwise("LESS", t, 0.0), self.unary(t, "CEIL"), self.unary(t, "FLOOR"))
 
+    def rounded_quotient(self, a: Value, b: Value, mode: str, dtype: torch.dtype) -> Tensor:
+        """``a / b`` rounded down (mode "floor") or towards zero ("trunc"); of floats, the rounded quotient is rounded.
+
+        TensorRT's integer division truncates.
+        """
+        if wide(dtype) != dtype:
+            return self.cast(self.rounded_quotient(*self._widened(dtype, a, b), mode, wide(dtype)), dtype)
+        if mode == "floor":
+            return self.elementwise("FLOOR_DIV", a, b, dtype)
+        return self.trunc(self.elementwise("DIV", a, b, dtype))
+
+    def _widened(self, dtype: torch.dtype, a: Value, b: Value) -> tuple[Value, Value]:
+        """Float16 or bfloat16 operands as float32, rounded to ``dtype`` first where they are tensors."""
+        x, y = (v if _number(v) else self.cast(self.tensor(v, dtype), wide(dtype)) for v in (a, b))
+        return x, y
+
     def modulo(self, a: Value, b: Value, dtype: torch.dtype) -> Tensor:
         """``a - floor(a / b) * b``, which has the sign of ``b``.
 
@@ -194,7 +215,7 @@ class Pointwise(Shapes):
         ``b`` more. A remainder is as exact as the product ``floor(a / b) * b``; PyTorch's is exact.
         """
         if wide(dtype) != dtype:
-            return self.cast(self.modulo(a, b, wide(dtype)), dtype)
+            return self.cast(self.modulo(*self._widened(dtype, a, b), wide(dtype)), dtype)
         quotient = self.elementwise("FLOOR_DIV", a, b, dtype)
         rest = self.elementwise("SUB", a, self.elementwise("PROD", quotient, b, dtype), dtype)
         if not dtype.is_floating_point:
@@ -206,12 +227,13 @@ class Pointwise(Shapes):
 
     def power(self, x: Value, exponent: Value, dtype: torch.dtype) -> Tensor:
         """``x ** exponent`` in ``dtype``: products for whole exponents up to 64, exact for negative bases."""
+        if dtype == torch.bool:
+            raise ConversionError("a power of bools; cast first (.int() or .float())")
         if wide(dtype) != dtype and not (_number(exponent) and exponent in (0, 1, 2, 0.5)):
-            return self.cast(self.power(x, exponent, wide(dtype)), dtype)
+            return self.cast(self.power(*self._widened(dtype, x, exponent), wide(dtype)), dtype)
         if isinstance(exponent, (int, float)):
             return self._power_of_number(self.tensor(x, dtype), exponent)
-        positive = not isinstance(x, Tensor) and bool((torch.as_tensor(x) > 0).all())
-        if positive:
+        if not isinstance(x, Tensor) and bool((torch.as_tensor(x) > 0).all()):
             return self.elementwise("POW", x, exponent, dtype)
         base, power = self.aligned(x, exponent, dtype=dtype)
         return self._signed(base, self.elementwise("POW", self.unary(base, "ABS"), power), power)

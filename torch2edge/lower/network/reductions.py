@@ -51,6 +51,8 @@ class Reductions(Matrix):
     def variance(self, x: Value, dims: Sequence[int], correction: float, keepdim: bool) -> tuple[Tensor, Tensor]:
         """Variance and mean over ``dims`` (all where empty), computed in float32: the mean of squares about the mean."""
         t = self.tensor(x)
+        if t.ndim == 0:
+            return self.variance(self.reshape(t, (1,)), [0], correction, keepdim=False)
         dims = [d % t.ndim for d in dims] or list(range(t.ndim))
         data = self.cast(t, wide(t.dtype))
         mean = self.reduce(data, "AVG", dims, keepdim=True)
