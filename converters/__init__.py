@@ -6,7 +6,7 @@ Importing this package (as ``torch2edge.converters``) registers all of them.
 if __name__ != "torch2edge.converters":
     raise ImportError("this folder is installed as torch2edge.converters: import that, not the folder converters")
 
-from . import (  # noqa: E402
+from . import (
     activation,
     attention,
     casting,
@@ -22,6 +22,7 @@ from . import (  # noqa: E402
     pooling,
     reduction,
     shape,
+    sparse,
     vision,
 )
 
@@ -41,5 +42,6 @@ __all__ = [
     "pooling",
     "reduction",
     "shape",
+    "sparse",
     "vision",
 ]

@@ -110,8 +110,8 @@ def convert(
         lowered = lower(graph, session.network, converting, names=names, device_of=options.device_of)
     session.place(lowered.network.layers)
     precision = _precision(graph, options)
-    if "fp16" in precision:
-        session.allow_half()
+    if "fp16" in precision and not fp16:
+        session.follow_dtypes(lowered.network.layers)
     with clock("build"):
         plan = session.build()
     limit = tolerance if tolerance is not None else max(TOLERANCE[p] for p in precision.split("+"))

@@ -25,8 +25,9 @@ class ModuleRow:
 class CheckRow:
     """The worst trial of one output against PyTorch.
 
-    ``max_abs`` is the largest absolute error, ``rel_l2`` the L2 norm of the error over that of the reference (for integer
-    and bool outputs the share of elements that differ), ``cosine`` the cosine similarity, ``ref_max`` the largest
+    ``max_abs`` is the largest absolute error, ``rel_l2`` the L2 norm of the error over that of the reference (or over a tenth
+    of the reference's norm in its largest trial, if that is more; for integer and bool outputs the share of elements that
+    differ), ``cosine`` the cosine similarity, ``ref_max`` the largest
     magnitude in the reference. ``trial`` says how the inputs were drawn. NaN and infinities must be in the same places.
     """
 

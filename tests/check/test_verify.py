@@ -119,6 +119,20 @@ def test_worst_trial_is_kept() -> None:
     assert trial is TRIALS[1]
 
 
+def test_a_trial_with_next_to_no_output_is_held_against_the_others() -> None:
+    """Rounding is no failure where the output nearly vanishes; an error that shows beside the other trials is one."""
+
+    def reference(tensors: list[torch.Tensor]) -> list[torch.Tensor]:
+        return [tensors[0] * (0.01 if float(tensors[0].mean()) > 0.6 else 1.0)]
+
+    def passed(error: float) -> bool:
+        rows, _ = verify(lambda t: [x + error for x in reference(t)], reference, [torch.randn(64)], ["a"], 2e-2)
+        return rows[0].passed
+
+    assert passed(1e-3)
+    assert not passed(0.05)
+
+
 # ---- through convert() ----------------------------------------------------------------------------------------------
 
 

@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 import importlib.util
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from support.gpu import FAST, needs_gpu
-from support.rows import Row, assert_close
+from support.rows import Row, assert_close, convert_row
 from torch import nn
 
 import torch2edge
-from torch2edge._trt import to_trt_dtype
+from torch2edge._trt import capabilities
+from torch2edge.lower import registry
 from torch2edge.structure import flatten
+from torch2edge.trace import trace
 
 ROWS_PER_ENGINE = 24
 # The GPU's kernels sum in another order than the CPU's; TF32 is off.
@@ -61,8 +62,8 @@ class Many(nn.Module):
         return outputs
 
 
-def run_rows(rows: list[Row]) -> list[str]:
-    """Convert, execute and compare; a line per row that is wrong."""
+def execute(rows: list[Row]) -> list[str]:
+    """Convert the rows to one engine, execute it, compare; a line per row that is wrong."""
     model = Many(rows).eval()
     traced = [t for row in rows for t in row.draw(seed=0)]
     engine = torch2edge.convert(model, traced, verify=False, **FAST)
@@ -73,31 +74,49 @@ def run_rows(rows: list[Row]) -> list[str]:
     wrong = []
     for row, g, e in zip(rows, given, expected):
         rtol = max(row.tolerance(), GPU_RTOL.get(row.dtype, 0.0))
-        for a, b in zip(flatten(g)[0], flatten(e)[0]):
-            wrong += _complaint(row, lambda a=a, b=b, rtol=rtol: assert_close(a.cpu(), b, rtol))  # type: ignore[misc]
+        try:
+            for a, b in zip(flatten(g)[0], flatten(e)[0], strict=True):
+                assert_close(a.cpu(), b, rtol)
+        except AssertionError as error:
+            wrong.append(f"{row}: {error}")
     return wrong
 
 
-def _complaint(row: Row, check: Callable[[], Any]) -> list[str]:
+def run_rows(rows: list[Row]) -> list[str]:
+    """``execute``; rows that TensorRT refuses are found by halving."""
     try:
-        result = check()
-    except Exception as error:
-        return [f"{row}: {type(error).__name__}: {str(error)[:600]}"]
-    return list(result or [])
+        return execute(rows)
+    except torch2edge.Torch2EdgeError as error:
+        if len(rows) == 1:
+            return [f"{rows[0]}: {type(error).__name__}: {str(error)[:900]}"]
+        middle = len(rows) // 2
+        return run_rows(rows[:middle]) + run_rows(rows[middle:])
+
+
+def converts(row: Row) -> str:
+    """Why a row cannot be lowered for the TensorRT at hand, or an empty string."""
+    try:
+        convert_row(row)
+    except torch2edge.Torch2EdgeError as error:
+        return f"{row}: {type(error).__name__}: {str(error)[:900]}"
+    return ""
 
 
 @pytest.mark.parametrize("rows", groups(), ids=lambda rows: f"{str(rows[0].dtype)[6:]}-{rows[0]}..{rows[-1]}")
 def test_rows(rows: list[Row]) -> None:
-    try:
-        to_trt_dtype(rows[0].dtype)
-    except torch2edge.ConfigError:
-        for row in rows:  # e.g. bfloat16 in TensorRT 8.6: refused, in words
-            with pytest.raises((torch2edge.ConversionError, torch2edge.ConfigError), match="data type"):
-                torch2edge.convert(row.module(), row.draw(seed=0), verify=False, **FAST)
-        return
-    try:
-        wrong = run_rows(rows)
-    except torch2edge.Torch2EdgeError:  # one of them breaks the network: find out which
-        wrong = [line for row in rows for line in _complaint(row, lambda row=row: run_rows([row]))]  # type: ignore[misc]
-        assert wrong, "together the rows do not convert, each for itself does"
+    if not capabilities().bf16:  # refused, in words, where this TensorRT has no such type
+        lacking = [row for row in rows if needs_bf16(row)]
+        for row in lacking:
+            with pytest.raises(torch2edge.ConversionError, match=r"no data type for torch\.bfloat16"):
+                convert_row(row)
+        rows = [row for row in rows if row not in lacking]
+    refused = {id(row): reason for row in rows if (reason := converts(row))}
+    wrong = [*refused.values(), *run_rows([row for row in rows if id(row) not in refused])] if rows else []
     assert not wrong, f"{len(wrong)} of {len(rows)} rows:\n" + "\n".join(wrong)
+
+
+def needs_bf16(row: Row) -> bool:
+    """Whether bfloat16 occurs in a row's inputs or results."""
+    graph = trace(row.module(), row.draw(seed=0), is_leaf=registry().is_leaf, module_classes=registry().module_classes())
+    values = [*graph.inputs, *(v for op in graph.ops for v in op.outputs if v is not None)]
+    return any(v.dtype == torch.bfloat16 for v in values)

@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import copy
+import functools
 import gc
+import logging
+import queue
 import random
 import threading
 from collections import deque
+from types import SimpleNamespace
 from typing import Any
 
 import numpy
@@ -220,3 +224,25 @@ def test_a_kept_tensor_of_the_tracing_is_loud() -> None:
     trace(model, [torch.ones(2)], is_leaf=lambda op: True)
     with pytest.raises(RuntimeError, match="outside of the traced forward"):
         kept[0] + 1
+
+
+def test_whatever_a_model_may_hold() -> None:
+    class Holds(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.lock, self.log, self.queue = threading.Lock(), logging.getLogger("x"), queue.Queue[int]()
+            self.numbers, self.partial = numpy.ones(3), functools.partial(torch.add, other=1)
+            self.config, self.me, self.generator = SimpleNamespace(sizes=[1]), [self], torch.Generator()
+            self.loop: list[Any] = []
+            self.loop.append(self.loop)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            self.config.sizes.append(x)
+            self.config.more = x
+            with self.lock:
+                return x + float(self.numbers.sum())
+
+    model = Holds().eval()
+    graph = trace(model, [torch.ones(2)], is_leaf=lambda op: True)
+    assert vars(model.config) == {"sizes": [1]}
+    assert graph.replay([torch.ones(2)])[0].tolist() == [4, 4]

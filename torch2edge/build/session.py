@@ -14,6 +14,8 @@ from ..options import Options
 __all__ = ["BuildSession"]
 
 DEFAULT_COMPUTE_CAPABILITY = "8.6"
+# Layers that only move or convert elements: they have no arithmetic to pin.
+_MOVES = {"CONSTANT", "SHUFFLE", "SLICE", "GATHER", "CONCATENATION", "IDENTITY", "CAST", "SCATTER", "SHAPE", "SELECT"}
 
 
 class BuildSession:
@@ -77,10 +79,20 @@ class BuildSession:
         for i, version in enumerate(self.compute_capabilities):
             self.config.set_compute_capability(getattr(trt.ComputeCapability, "SM" + version.replace(".", "")), i)
 
-    def allow_half(self) -> None:
-        """Let a weakly typed TensorRT use half kernels: a model that is half already asks for them by its dtypes."""
-        if not capabilities().strongly_typed:
-            self._flag("FP16", True)
+    def follow_dtypes(self, layers: Iterable[Any]) -> None:
+        """Make a weakly typed TensorRT compute a model that holds half tensors as its dtypes say.
+
+        Half kernels must be allowed, but then TensorRT would take them for float32 layers too: those are pinned to
+        float32, and a build that cannot obey fails.
+        """
+        if capabilities().strongly_typed:
+            return
+        self._flag("FP16", True)
+        self._flag("OBEY_PRECISION_CONSTRAINTS", True)
+        for layer in layers:
+            if layer.dtype == torch.float32 and layer.raw.type.name not in _MOVES:
+                layer.raw.precision = trt.DataType.FLOAT
+                layer.raw.set_output_type(0, trt.DataType.FLOAT)
 
     def place(self, layers: Iterable[Any]) -> None:
         """Give each layer (``network.core.Layer``) its device."""

@@ -79,7 +79,8 @@ class Runner:
             results = []
             for name, dtype, shape in self._outputs:
                 results.append(torch.empty(shape, dtype=carried(dtype), device=device))
-                context.set_tensor_address(name, results[-1].data_ptr())
+                kept.append(results[-1] if results[-1].numel() else torch.empty(1, device=device))  # no null addresses
+                context.set_tensor_address(name, kept[-1].data_ptr())
             if not context.execute_async_v3(stream.cuda_stream):
                 raise ExecutionError("TensorRT could not run the engine:\n" + "\n".join(f"  {line}" for line in last_errors()))
             self._contexts.done.record(stream)

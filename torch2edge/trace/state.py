@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import random
+import sys
 import types
 from collections import deque
 from collections.abc import Callable, Iterator
@@ -22,6 +23,7 @@ _DATA = torch.Tensor.data
 _CONTAINERS = (dict, list, set, deque)
 _BARE: dict[type, Any] = {dict: dict, list: list, set: list, deque: list}  # what a copy of one is kept as
 _OPAQUE = (type, types.ModuleType, types.FunctionType, types.MethodType, types.BuiltinFunctionType, torch.jit.ScriptModule)
+_PLAIN_HOLDERS = ("types", "collections", "argparse")  # SimpleNamespace, UserDict, Namespace
 _OBJECTS_DEEP = 3  # objects of the user's own classes are followed this far from a module: a trainer leads to everything
 
 
@@ -41,7 +43,7 @@ def _walk(model: nn.Module) -> Iterator[tuple[str, Any]]:
             yield name, value
             pairs = value.items() if isinstance(value, dict) else enumerate(value)
             stack.extend((f"{name}[{k!r}]", v, depth) for k, v in pairs if _holds(v))
-        elif isinstance(value, nn.Module) or (hasattr(value, "__dict__") and depth < _OBJECTS_DEEP):
+        elif isinstance(value, nn.Module) or (depth < _OBJECTS_DEEP and _is_followed(value)):
             seen.add(id(value))
             attributes = vars(value)
             seen.add(id(attributes))
@@ -55,6 +57,12 @@ def _walk(model: nn.Module) -> Iterator[tuple[str, Any]]:
                     stack.extend((f"{name}{dot}{k}", v, depth) for k, v in item.items() if v is not None)
                 elif _holds(item):
                     stack.append((f"{name}{dot}{key}", item, deeper))
+
+
+def _is_followed(value: Any) -> bool:
+    """The user's objects; not queues, locks, loggers and the like, which other threads work with."""
+    library = type(value).__module__.partition(".")[0]
+    return hasattr(value, "__dict__") and (library not in sys.stdlib_module_names or library in _PLAIN_HOLDERS)
 
 
 def _holds(value: Any) -> bool:
@@ -95,7 +103,7 @@ class RefuseDataAssignment(TorchFunctionMode):
     """
 
     def __init__(self, here: Callable[[], str]) -> None:
-        super().__init__()  # type: ignore[no-untyped-call]
+        super().__init__()
         self._here = here
         self.refused: InplaceError | None = None
 

@@ -41,6 +41,7 @@ class Layer:
     module: str
     op: str
     device: Any  # TensorRT's DeviceType, or None for the default
+    dtype: torch.dtype | None = None  # of its first result
 
 
 def _category(dtype: torch.dtype) -> int:
@@ -127,6 +128,8 @@ class Core:
             ConversionError: TensorRT cannot tell its shape, so it found the layer's inputs wrong.
         """
         raw = layer.get_output(index)
+        if self.layers and self.layers[-1].raw is layer and index == 0:
+            self.layers[-1].dtype = dtype
         try:
             shape = tuple(raw.shape)
         except (RuntimeError, ValueError) as error:  # before TensorRT 10 a wrong layer has a shape of rank -1
