@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from torch2edge.lower.network import Network, Tensor
+from torch2edge.lower.network import Network, Tensor, capabilities
 from torch2edge.lower.registry import converter
 
 aten = torch.ops.aten
@@ -135,6 +135,8 @@ def _weights(rule: Callable[..., Any], old: int, new: int, align_corners: bool, 
 
 
 def _samples(input: Any, grid: Any, interpolation_mode: int, padding_mode: int, align_corners: bool) -> str:
+    if interpolation_mode == 2 and not capabilities().cubic_grid_sample:
+        return f"bicubic grid_sample: {capabilities().title} computes it wrongly; bilinear and nearest are right"
     return "grid_sample of a volume (5-D): TensorRT samples images only" if len(input.shape) != 4 else ""
 
 

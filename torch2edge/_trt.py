@@ -82,6 +82,7 @@ class Capabilities:
     dla_api: bool
     dynamic_outputs: bool  # NonZero and NMS layers have an implementation
     calibrators: bool  # INT8 by calibration
+    cubic_grid_sample: bool  # 8.6.0 on an H200 computes another bicubic than its documentation
 
     @property
     def title(self) -> str:
@@ -115,6 +116,7 @@ def capabilities() -> Capabilities:
         dla_api=not rtx,
         dynamic_outputs=not rtx,
         calibrators=hasattr(module, "IInt8EntropyCalibrator2"),
+        cubic_grid_sample=int(module.__version__.partition(".")[0]) >= 10 or rtx,
     )
 
 

@@ -9,7 +9,7 @@ import pytest
 from torch2edge._trt import capabilities, why_not_executable
 from torch2edge.errors import TensorRTNotFoundError
 
-__all__ = ["FAST", "fast_options", "needs_gpu"]
+__all__ = ["FAST", "executes", "fast_options", "needs_gpu"]
 
 
 def _reason() -> str:
@@ -17,6 +17,11 @@ def _reason() -> str:
         return why_not_executable()
     except TensorRTNotFoundError as error:
         return str(error)
+
+
+def executes() -> bool:
+    """Whether engines run here."""
+    return not _reason()
 
 
 def fast_options() -> dict[str, Any]:

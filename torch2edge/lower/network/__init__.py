@@ -1,5 +1,6 @@
 """Network: the one thing that converters speak to. A file a family of layers; what they share is in core.py."""
 
+from ..._trt import capabilities
 from .activations import Activations
 from .core import Core, Tensor
 from .matrix import Matrix
@@ -10,7 +11,7 @@ from .resize import Resize
 from .shapes import Shapes
 from .spatial import Spatial
 
-__all__ = ["Network", "Tensor"]
+__all__ = ["Network", "Tensor", "capabilities"]
 
 
 class Network(Normalization, Activations, Resize, Spatial, Reductions, Matrix, Pointwise, Shapes, Core):

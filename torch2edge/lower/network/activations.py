@@ -21,13 +21,15 @@ class Activations(Spatial):
     def softplus(self, x: Value, beta: float = 1.0) -> Tensor:
         """``log(1 + exp(beta * x)) / beta`` for any ``x``; with beta = -1 this is the logarithm of the sigmoid.
 
-        What TensorRT documents for SOFTPLUS overflows where exp does (in FP16 from 11 on), so the layer sees negative
-        exponents only: the result is max(x, 0), or min(x, 0) for a negative beta, plus the SOFTPLUS of -abs(beta * x).
+        It is max(x, 0), or min(x, 0) for a negative beta, plus ``log1p(u) / beta`` with u = exp(-abs(beta * x)), where
+        log1p(u) is 2 atanh(u / (2 + u)). TensorRT's SOFTPLUS is documented to overflow where exp does (in FP16 from 11
+        on), and 8.6.0 on an H200 gave abs(x) for it where alpha = 1, beta = -1 and x is beyond 20.
         """
         t = self.tensor(x)
         corner = self.elementwise("MAX" if beta > 0 else "MIN", t, 0.0, t.dtype)
-        tail = self.activation(self.unary(t, "ABS"), "SOFTPLUS", alpha=1 / beta, beta=-abs(beta))
-        return self.add(corner, tail)
+        u = self.unary(self.mul(self.unary(t, "ABS", torch.float32), -abs(beta)), "EXP")
+        tail = self.unary(self.div(u, self.add(u, 2.0)), "ATANH")
+        return self.add(corner, self.cast(self.mul(tail, 2 / beta), t.dtype))
 
     def hard_sigmoid(self, x: Value) -> Tensor:
         """``clamp(x / 6 + 1 / 2, 0, 1)``; of an image as scale and clip, which the DLA has, other than HARD_SIGMOID."""

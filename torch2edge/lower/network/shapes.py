@@ -126,6 +126,8 @@ class Shapes(Core):
         ``mode`` (a name of trt.SampleMode) says where the new elements come from; ``value`` is FILL's.
         """
         t = self.tensor(x)
+        if t.dtype == torch.bool:  # 8.6 does not build a slice that fills with bools
+            return self.cast(self.pad(self.cast(t, torch.int32), pads, mode, int(value)), torch.bool)
         if mode == "WRAP" and min(pads) < 0 < max(pads):  # PyTorch wraps around what is left after the crop
             t = self.pad(t, [min(p, 0) for p in pads])
             pads = [max(p, 0) for p in pads]
