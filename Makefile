@@ -1,13 +1,13 @@
 # make demo and make test need python3 >= 3.10, and network for the first install. The environment is .venv.
-#   TENSORRT=rtx   TensorRT-RTX, the default: builds and checks on a machine without a GPU too
-#   TENSORRT=trt   TensorRT from PyPI, for a desktop or server GPU
+#   TENSORRT=rtx   TensorRT-RTX, the default without a GPU: builds and checks there too
+#   TENSORRT=trt   TensorRT from PyPI, the default with a desktop or server GPU
 #   TENSORRT=none  what is there; the default on a Jetson, whose torch and TensorRT are used as found
 
 PYTHON ?= python3
 VENV ?= .venv
 JETSON := $(wildcard /etc/nv_tegra_release)
 GPU := $(shell command -v nvidia-smi 2>/dev/null)
-TENSORRT ?= $(if $(JETSON),none,rtx)
+TENSORRT ?= $(if $(JETSON),none,$(if $(GPU),trt,rtx))
 
 PY := $(VENV)/bin/python
 INSTALLED := $(VENV)/.installed-$(TENSORRT)
@@ -31,7 +31,7 @@ help:
 	@echo "make types   mypy --strict over the installed package"
 	@echo "make clean   remove $(VENV) and what was built"
 	@echo
-	@echo "TENSORRT=rtx (TensorRT-RTX, no GPU needed), trt (TensorRT from PyPI), none (what is there; a Jetson's default)."
+	@echo "TENSORRT=rtx (TensorRT-RTX, no GPU needed), trt (TensorRT from PyPI, with a GPU), none (what is there; a Jetson)."
 	@echo "Here: TENSORRT=$(TENSORRT), $(if $(JETSON),a Jetson,$(if $(GPU),nvidia-smi found,no nvidia-smi)), environment $(VENV)."
 
 demo: $(INSTALLED)

@@ -77,13 +77,17 @@ def test_the_readmes_example_is_the_issues():
 
 
 def test_the_converter_of_contributing_converts(tmp_path):
-    code = QUIET + "\n".join(blocks("CONTRIBUTING.md", "python")) + """
+    code = (
+        QUIET
+        + "\n".join(blocks("CONTRIBUTING.md", "python"))
+        + """
 class Radians(torch.nn.Module):
     def forward(self, x):
         return torch.deg2rad(x)
 
 print(torch2edge.convert(Radians().eval(), [torch.randn(4)]).report.check_text())
 """
+    )
     assert "ok" in run(code, tmp_path)
 
 

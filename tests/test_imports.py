@@ -113,7 +113,9 @@ def test_every_module_imports_without_tensorrt():
 
 
 def test_a_missing_tensorrt_says_what_to_install():
-    code = WITHOUT_TENSORRT + """
+    code = (
+        WITHOUT_TENSORRT
+        + """
     import torch, torch2edge
     try:
         torch2edge.convert(torch.nn.ReLU().eval(), [torch.randn(2)])
@@ -121,6 +123,7 @@ def test_a_missing_tensorrt_says_what_to_install():
         assert isinstance(error, ImportError)
         print(error)
     """
+    )
     result = run(code)
     for hint in ("pip install tensorrt_rtx_cu13==1.7.1.116", "pip install tensorrt", "Jetson", "--system-site-packages"):
         assert hint in result.stdout, result.stdout + result.stderr

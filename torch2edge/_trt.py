@@ -24,6 +24,7 @@ from .errors import ConfigError, TensorRTNotFoundError
 __all__ = ["Capabilities", "capabilities", "last_errors", "logger", "trt"]
 
 FLAVOURS = ("tensorrt", "tensorrt_rtx")
+_NO_DRIVER = "cudaError 35"  # TensorRT-RTX says so again and again where there is no GPU, and builds all the same
 logger_name = "torch2edge.tensorrt"
 _log = logging.getLogger(logger_name)
 _errors: collections.deque[str] = collections.deque(maxlen=50)
@@ -151,7 +152,7 @@ def logger() -> Any:
             trt.ILogger.__init__(self)  # pybind11 trampolines crash when the base is not initialised by name
 
         def log(self, level: Any, message: str) -> None:
-            if levels[level] == logging.ERROR:
+            if levels[level] == logging.ERROR and _NO_DRIVER not in message:
                 _errors.append(message.strip())
             _log.log(levels[level], message)
 

@@ -282,6 +282,7 @@ def _target(session: BuildSession) -> str:
 
 def _metadata(model: nn.Module, graph: Graph, lowered: Lowered, session: BuildSession, report: Report) -> dict[str, Any]:
     """What an engine file says of itself."""
+
     def row(name: str, binding: str, value: Any) -> dict[str, Any]:
         dtype = str(value.dtype).removeprefix("torch.")
         return {"name": name, "binding": binding, "dtype": dtype, "shape": list(value.shape)}

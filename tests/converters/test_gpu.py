@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from torch2edge.structure import flatten
 from torch2edge.trace import trace
 
 ROWS_PER_ENGINE = 24
+NOT_BUILT_BY_8_6 = {"pow.Tensor_Tensor-2_3-float16"}  # no kernel for its fusion of casts and POW; it says so
 # The GPU's kernels sum in another order than the CPU's; TF32 is off.
 GPU_RTOL = {torch.float32: 2e-5}
 
@@ -54,8 +56,10 @@ def groups() -> list[list[Row]]:
     if not executes():
         return [all_rows()]
     kinds: dict[tuple[str, ...], list[Row]] = {}
-    for row in all_rows():
-        kinds.setdefault(float_dtypes(row), []).append(row)
+    with warnings.catch_warnings():  # PyTorch's own, once per process; the CPU tier runs the same rows with errors on
+        warnings.simplefilter("ignore")
+        for row in all_rows():
+            kinds.setdefault(float_dtypes(row), []).append(row)
     return [rows[i : i + ROWS_PER_ENGINE] for rows in kinds.values() for i in range(0, len(rows), ROWS_PER_ENGINE)]
 
 
@@ -146,12 +150,17 @@ def fits(row: Row) -> bool:
     return all(limit.min <= s.low and s.high <= limit.max for s in row.specs())
 
 
-@pytest.mark.filterwarnings("ignore")  # PyTorch's own, once per process; the CPU tier runs the same rows with errors on
+@pytest.mark.filterwarnings("ignore")  # as in groups()
 @pytest.mark.parametrize("rows", groups(), ids=lambda rows: f"{str(rows[0].dtype)[6:]}-{rows[0]}..{rows[-1]}")
 def test_rows(rows: list[Row]) -> None:
     rows = [row for row in rows if fits(row)]
     told = {str(row): refusal(row) for row in rows}
     wrong = [text for row in rows if (text := told[str(row)]) and not expected_refusal(row, text)]
+    if not capabilities().int64:  # TensorRT 8.6
+        for row in [row for row in rows if str(row) in NOT_BUILT_BY_8_6]:
+            rows.remove(row)
+            with pytest.raises(torch2edge.BuildError, match="Could not find any implementation"):
+                execute([row])
     taken = [row for row in rows if not told[str(row)] or "by the reference executor" in told[str(row)]]
     wrong += run_rows(taken) if taken else []
     assert not wrong, f"{len(wrong)} of {len(rows)} rows:\n" + "\n".join(wrong)

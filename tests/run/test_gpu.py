@@ -195,3 +195,24 @@ def test_dla_falls_back_where_there_is_none(net: Net) -> None:
     )
     assert engine.report is not None
     assert {row.path: row.device for row in engine.report.modules}["conv"] == "DLA"
+
+
+class Islands(nn.Module):
+    """A half model with float32 islands, as softmax and norms often are."""
+
+    def forward(self, half: torch.Tensor, x: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        doubled = half + half
+        wide = torch.softmax(half.float(), -1)
+        moved = torch.cat([x.t(), x.t() * 1e5])
+        hidden = x.masked_fill(x > 0, float("-inf"))
+        return doubled, wide, moved, hidden, x - x.mean(0), 1 + x
+
+
+def test_float32_islands_keep_their_digits() -> None:
+    net = Islands().eval().cuda()
+    engine = torch2edge.convert(net, [torch.randn(3, 5).cuda().half(), torch.randn(3, 5).cuda()], verify=False, **FAST)
+    half, x = torch.randn(3, 5).cuda().half(), torch.randn(3, 5).cuda()
+    for given, expected in zip(engine(half, x), net(half, x)):
+        assert given.dtype == expected.dtype
+        rtol = 1e-5 if given.dtype == torch.float32 else 2e-3
+        torch.testing.assert_close(given, expected, rtol=rtol, atol=rtol)

@@ -162,7 +162,8 @@ def assert_close(given: torch.Tensor, reference: torch.Tensor, rtol: float) -> N
         return
     given, reference = given.double(), reference.double()
     finite = reference.isfinite()
-    assert torch.equal(given.isfinite(), finite) and torch.equal(given.isnan(), reference.isnan())
+    assert torch.equal(given.isfinite(), finite)
+    assert torch.equal(given.isnan(), reference.isnan())
     assert torch.equal(given[reference.isinf()], reference[reference.isinf()])
     if finite.any():
         error = (given - reference)[finite].abs().max().item()

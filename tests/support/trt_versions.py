@@ -40,7 +40,7 @@ def capabilities_of(version: str) -> _trt.Capabilities:
 
     class Module:
         __name__ = "tensorrt_rtx" if version.startswith("rtx") else "tensorrt"
-        __version__ = version
+        __version__ = version.removeprefix("rtx")
 
         def __getattr__(self, name: str) -> Owner:
             if not has(version, name):

@@ -14,8 +14,7 @@ from ..options import Options
 __all__ = ["BuildSession"]
 
 DEFAULT_COMPUTE_CAPABILITY = "8.6"
-# Layers that only move or convert elements: they have no arithmetic to pin.
-_MOVES = {"CONSTANT", "SHUFFLE", "SLICE", "GATHER", "CONCATENATION", "IDENTITY", "CAST", "SCATTER", "SHAPE", "SELECT"}
+_UNPINNED = {"CAST", "SHAPE"}  # their types are given by what they do
 
 
 class BuildSession:
@@ -82,15 +81,15 @@ class BuildSession:
     def follow_dtypes(self, layers: Iterable[Any]) -> None:
         """Make a weakly typed TensorRT compute a model that holds half tensors as its dtypes say.
 
-        Half kernels must be allowed, but then TensorRT would take them for float32 layers too: those are pinned to
-        float32, and a build that cannot obey fails.
+        Half kernels must be allowed, but then TensorRT would take them for float32 layers too (constants and layers that
+        only move elements included: 1e5 becomes 65504): those are pinned to float32, and a build that cannot obey fails.
         """
         if capabilities().strongly_typed:
             return
         self._flag("FP16", True)
         self._flag("OBEY_PRECISION_CONSTRAINTS", True)
         for layer in layers:
-            if layer.dtype == torch.float32 and layer.raw.type.name not in _MOVES:
+            if layer.dtype == torch.float32 and layer.raw.type.name not in _UNPINNED:
                 layer.raw.precision = trt.DataType.FLOAT
                 layer.raw.set_output_type(0, trt.DataType.FLOAT)
 

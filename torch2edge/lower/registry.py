@@ -68,7 +68,7 @@ class Registry:
 
     def module_classes(self) -> tuple[type[nn.Module], ...]:
         """The classes that are converted as a whole."""
-        return tuple(t for t in self.all() if inspect.isclass(t))
+        return tuple(t for t in self.all() if inspect.isclass(t) and issubclass(t, nn.Module))
 
     def is_leaf(self, target: Any) -> bool:
         """Whether an overload is converted as it is, so that tracing must not take it apart."""

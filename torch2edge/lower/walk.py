@@ -76,8 +76,7 @@ def _inputs(graph: Graph, net: Network, env: dict[int, Tensor]) -> list[str]:
             dtype = to_trt_dtype(value.dtype)
         except ConfigError as error:
             raise ConversionError(
-                f"the input {graph.input_names[i]} is {value.dtype}: {error}. Cast it, and the model, first "
-                "(model.float())."
+                f"the input {graph.input_names[i]} is {value.dtype}: {error}. Cast it, and the model, first (model.float())."
             ) from error
         raw = net.raw.add_input(f"input_{i}", dtype, value.shape)
         if raw is None:

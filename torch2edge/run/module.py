@@ -216,5 +216,3 @@ def _call_text(structure: dict[str, Any]) -> str:
     given = [*map(text, args["items"]), *(f"{k}={text(v)}" for k, v in zip(kwargs["keys"], kwargs["items"]))]
     count = len(call_names(structure))
     return f"{count} tensor{'s' * (count != 1)}, module({', '.join(given)})"
-
-

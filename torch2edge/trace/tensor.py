@@ -41,7 +41,7 @@ class Traced(torch.Tensor):
     buffer's owner to this view; ``value`` is what it held at the buffer's ``version``.
     """
 
-    __torch_function__ = torch._C._disabled_torch_function_impl
+    __torch_function__ = torch._C._disabled_torch_function_impl  # type: ignore[assignment]
     meta: torch.Tensor
     buffer: Buffer
     chain: tuple[Link, ...]
@@ -51,7 +51,7 @@ class Traced(torch.Tensor):
     @staticmethod
     def __new__(cls, meta: torch.Tensor, value: Value, buffer: Buffer, chain: tuple[Link, ...] = ()) -> Traced:
         """A tensor without memory; see the class."""
-        return torch.Tensor._make_wrapper_subclass(  # type: ignore[attr-defined,no-any-return]
+        return torch.Tensor._make_wrapper_subclass(
             cls, meta.shape, strides=meta.stride(), storage_offset=meta.storage_offset(), dtype=meta.dtype,
             device=buffer.device,
         )  # fmt: skip
@@ -62,11 +62,11 @@ class Traced(torch.Tensor):
     def __deepcopy__(self, memo: dict[int, Any]) -> torch.Tensor:
         return self.clone()
 
-    def __repr__(self, *, tensor_contents: Any = None) -> str:
+    def __repr__(self, *, tensor_contents: Any = None) -> str:  # type: ignore[override]
         return f"Traced({self.value!r})"
 
     @classmethod
-    def __torch_dispatch__(cls, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+    def __torch_dispatch__(cls, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:  # type: ignore[override]
         """Reached only outside of the tracing's dispatch mode."""
         raise RuntimeError(
             f"{func} met a tensor of torch2edge's tracing outside of the traced forward: was it kept in an attribute, "

@@ -49,7 +49,18 @@ def trace(
         TraceError: one of its kinds (errors.py), with the module path and the source line.
         InputError: inputs on another device than the model, of size zero, or missing.
     """
-    tensors, structure = flatten_call(args, kwargs or {})
+    try:
+        return _trace(model, args, kwargs or {}, is_leaf, module_classes)
+    except _ForwardError as error:
+        _check_without_tracing(model, args, kwargs or {}, error)
+        raise TraceError(str(error)) from error.__cause__
+
+
+def _trace(
+    model: nn.Module, args: Sequence[Any], kwargs: Mapping[str, Any], is_leaf: Callable[[Any], bool],
+    module_classes: tuple[type[nn.Module], ...],
+) -> Graph:  # fmt: skip
+    tensors, structure = flatten_call(args, kwargs)
     names = call_names(structure)
     check_model(model)
     check_inputs(model, tensors, names)
@@ -74,6 +85,30 @@ def trace(
     )  # fmt: skip
     graph.drop_unused()
     return graph
+
+
+class _ForwardError(TraceError):
+    """The forward raised an error of its own; whether it does so without tracing too is still to be seen."""
+
+    where = ""
+
+
+def _check_without_tracing(model: nn.Module, args: Sequence[Any], kwargs: Mapping[str, Any], traced: _ForwardError) -> None:
+    """PyTorch's own words, where the model does not run on these inputs at all and tracing has garbled them."""
+    tensors, structure = flatten_call(args, kwargs)
+    call = unflatten(structure, [t.clone() for t in tensors])
+    try:
+        with unchanged(model), torch.no_grad():
+            model(*call["args"], **call["kwargs"])
+    except Exception as error:
+        cause = traced.__cause__
+        if type(error) is type(cause) and str(error) == str(cause):
+            return
+        reason = (str(error).splitlines() or ["no message"])[0]
+        raise InputError(
+            f"the model does not run on these inputs, without torch2edge either: {type(error).__name__}: {reason} "
+            f"({traced.where})"
+        ) from error
 
 
 def _run(model: nn.Module, args: Any, kwargs: Any, tracer: Tracer) -> Any:
@@ -114,10 +149,12 @@ def _wrapped(error: Exception, tracer: Tracer) -> TraceError:
             "holds ATen ops only, no NumPy, Python lists or C extensions. Write it with PyTorch's ops, or move it out of the "
             "module that is converted."
         )
-    return TraceError(
+    forward_error = _ForwardError(
         f"the model's forward failed while it was traced, {where}: {what}. If model(*inputs) works without torch2edge, move "
         "what fails here out of the module that is converted."
     )
+    forward_error.where = where
+    return forward_error
 
 
 def _names(model: nn.Module) -> dict[int, str]:

@@ -26,10 +26,10 @@ __all__ = ["Tracer", "finish", "storage_key", "tensors_in"]
 
 aten = torch.ops.aten
 _READS = {
-    aten.item.default: "reads a value into Python (.item(), int(), float())",
-    aten._local_scalar_dense.default: "reads a value into Python (.item(), int(), float(), .tolist())",
-    aten.is_nonzero.default: "is a Python branch (if, while, and, or, assert, bool())",
-    aten.equal.default: "is a Python branch (torch.equal)",
+    aten.item.default: "reads into Python (.item(), int(), float())",
+    aten._local_scalar_dense.default: "reads into Python (.item(), int(), float(), .tolist())",
+    aten.is_nonzero.default: "branches in Python (if, while, and, or, assert, bool()) on",
+    aten.equal.default: "branches in Python (torch.equal) on",
 }
 
 
@@ -43,7 +43,7 @@ class Tracer(TorchDispatchMode):
     """
 
     def __init__(self, is_leaf: Callable[[Any], bool], names: dict[int, str], owned: dict[int, str]) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.ops: list[Op] = []
         self.path = ""
         self.broken: str | None = None  # the innermost submodule that did not return
@@ -120,7 +120,7 @@ class Tracer(TorchDispatchMode):
             return self._constant_op(func, args, kwargs)
         if func in _READS:
             raise DataDependentError(
-                f"{func} {self.here()}: the model {_READS[func]} what depends on an input. An engine has no Python in "
+                f"{func} {self.here()}: the forward {_READS[func]} a value that depends on an input. An engine has no Python in "
                 "it: the answer for the traced input would be frozen. Write it with torch.where or torch.clamp, or move "
                 "it out of the module that is converted."
             )
@@ -278,6 +278,7 @@ class Tracer(TorchDispatchMode):
         if not isinstance(target, Traced):
             self._refuse_owned(func, target)
             target = self._promote(target)
+        assert isinstance(target, Traced)
         buffer = target.buffer
         if buffer.frozen:
             raise InplaceError(
@@ -361,5 +362,3 @@ def tensors_in(tree: Any) -> list[torch.Tensor]:
 def finish(tracer: Tracer, inputs: Sequence[Traced], outputs: Sequence[torch.Tensor]) -> tuple[list[Value], list[Any]]:
     """Values of the inputs and outputs once the forward is over."""
     return [t.value for t in inputs], [tracer.read(t) for t in outputs]
-
-

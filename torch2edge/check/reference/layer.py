@@ -140,6 +140,9 @@ def _view(weights: Any, layer: Layer) -> torch.Tensor:
     Python. It holds a pointer to the C++ struct (the first word after the object's header), which is checked against
     what Python says of it before the values are read.
     """
+    if isinstance(weights, np.ndarray) and weights.ndim == 1 and weights.strides == (0,):
+        # TensorRT 8.6.0's bindings hand out the right memory with a stride of 0: every element reads as the first
+        weights = np.lib.stride_tricks.as_strided(weights, strides=(weights.itemsize,))
     if isinstance(weights, np.ndarray):
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", UserWarning)  # read-only memory; nothing here writes to it
