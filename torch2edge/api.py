@@ -229,6 +229,15 @@ def _verify(
     report.checked_by = f"{capabilities().title} on {_trt.gpu_name()}" if here else "the reference executor"
     report.check, trial = run_trials(run, original, examples, graph.output_names, report.tolerance)
     report.notes += [
+        f"note: {row.output} is 0 everywhere in the check, which says little: are weights missing?"
+        for row, value in zip(report.check, graph.outputs) if row.ref_max == 0 and row.finite and value.dtype.is_floating_point
+    ]  # fmt: skip
+    report.notes += [
+        f"note: the input {name} is one integer everywhere, and the check draws from the example's range: only that was tried"
+        for name, t in zip(graph.input_names, examples)
+        if not t.is_floating_point() and t.dtype != torch.bool and t.numel() > 1 and bool((t == t.flatten()[0]).all())
+    ]
+    report.notes += [
         f"note: {row.output} was never a finite number in the check; only the places of NaN and infinities were compared"
         for row, value in zip(report.check, graph.outputs) if row.finite == 0 and 0 not in value.shape
     ]  # fmt: skip

@@ -120,9 +120,9 @@ class Tracer(TorchDispatchMode):
             return self._constant_op(func, args, kwargs)
         if func in _READS:
             raise DataDependentError(
-                f"{func} {self.here()}: the forward {_READS[func]} a value that depends on an input. An engine has no Python in "
-                "it: the answer for the traced input would be frozen. Write it with torch.where or torch.clamp, or move "
-                "it out of the module that is converted."
+                f"{func} {self.here()}: the forward {_READS[func]} a value that depends on an input. An engine has no "
+                "Python in it: the answer for the traced input would be frozen. Write it with torch.where or torch.clamp, or "
+                "move it out of the module that is converted."
             )
         if schema_of(func).is_mutable:
             return self._write_op(func, args, kwargs)
