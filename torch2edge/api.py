@@ -110,13 +110,15 @@ def convert(
         lowered = lower(graph, session.network, converting, names=names, device_of=options.device_of)
     session.place(lowered.network.layers)
     precision = _precision(graph, options)
+    note = ""
     if "fp16" in precision and not fp16:
-        session.follow_dtypes(lowered.network.layers)
+        note = session.follow_dtypes(lowered.network.layers, lowered.network.constants(torch.float32))
     with clock("build"):
         plan = session.build()
     limit = tolerance if tolerance is not None else max(TOLERANCE[p] for p in precision.split("+"))
     report = _report(graph, lowered, session, precision, len(plan))
     report.tolerance, report.timings = limit, clock.seconds
+    report.notes += [note] if note else []
     module = EdgeModule(plan, _metadata(model, graph, lowered, session, report), fallback=_reference(session, lowered))
     if verify:
         with clock("check"):
