@@ -22,7 +22,7 @@ def scaled_dot_product_attention(
 
     Tracing refuses a dropout_p above 0: it draws.
     """
-    factor = 1 / math.sqrt(query.shape[-1]) if scale is None else scale
+    factor = 1 / math.sqrt(net.concrete(query.shape[-1], "the size of a head")) if scale is None else scale
     return net.attention(net.mul(query, factor), key, value, attn_mask, is_causal)
 
 

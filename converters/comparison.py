@@ -57,7 +57,7 @@ def ge(net: Network, self: Value, other: Value) -> Tensor:
 def isnan(net: Network, self: Tensor) -> Tensor:
     """isnan(Tensor self) -> Tensor"""
     if not self.dtype.is_floating_point:
-        return net.constant(torch.zeros(self.shape, dtype=torch.bool))
+        return net.filled(False, self.shape, torch.bool)
     return net.is_nan(self)
 
 
@@ -65,7 +65,7 @@ def isnan(net: Network, self: Tensor) -> Tensor:
 def isinf(net: Network, self: Tensor) -> Tensor:
     """isinf(Tensor self) -> Tensor"""
     if not self.dtype.is_floating_point:
-        return net.constant(torch.zeros(self.shape, dtype=torch.bool))
+        return net.filled(False, self.shape, torch.bool)
     return net.unary(self, "ISINF")
 
 
@@ -76,7 +76,7 @@ def isfinite(net: Network, self: Tensor) -> Tensor:
     PyTorch's decomposition asks ``x == x``, which TensorRT may simplify.
     """
     if not self.dtype.is_floating_point:
-        return net.constant(torch.ones(self.shape, dtype=torch.bool))
+        return net.filled(True, self.shape, torch.bool)
     return net.compare("LESS", net.unary(self, "ABS"), math.inf)
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from torch2edge.lower.network import Network, Tensor
+from torch2edge.lower.network import Network, Tensor, at_least, is_symbolic, same, symbols
 from torch2edge.lower.registry import converter
 
 aten = torch.ops.aten
@@ -24,36 +24,50 @@ def positions(size: int, start: int | None, end: int | None, step: int) -> range
     return range(*slice(start, end, step).indices(size))
 
 
+def first_of(net: Network, x: Value, dim: int, start: int | None) -> int:
+    """Where ``x[start:...]`` begins, if it holds anything. What PyTorch had to assume of symbolic sizes, tracing noted."""
+    size = x.shape[dim]
+    if start is None:
+        return 0
+    if not is_symbolic(start) and not is_symbolic(size):
+        return min(size, max(0, start + size if start < 0 else start))
+    return start + size if at_least(-start, 1) else start
+
+
 @converter(aten.select.int)
 def select(net: Network, self: Value, dim: int, index: int) -> Tensor:
     """select.int(Tensor(a) self, int dim, SymInt index) -> Tensor(a)"""
-    return net.reshape(net.slice(self, dim, index % self.shape[dim], 1), net.out.shape)
+    return net.reshape(net.slice(self, dim, first_of(net, self, dim, index), 1), net.out.shape)
 
 
 @converter(aten.slice.Tensor)
 def slice_tensor(net: Network, self: Value, dim: int, start: int | None, end: int | None, step: int) -> Tensor:
     """slice.Tensor(Tensor(a) self, int dim=0, SymInt? start=None, SymInt? end=None, SymInt step=1) -> Tensor(a)"""
-    chosen = positions(self.shape[dim], start, end, step)
-    return net.slice(self, dim, chosen.start, len(chosen), step)
+    return net.slice(self, dim, first_of(net, self, dim, start), net.out.shape[dim], step)
 
 
 @converter(aten.narrow.default)
 def narrow(net: Network, self: Value, dim: int, start: int, length: int) -> Tensor:
     """narrow(Tensor(a) self, int dim, SymInt start, SymInt length) -> Tensor(a)"""
-    return net.slice(self, dim, start % self.shape[dim] if start < 0 else start, length)
+    return net.slice(self, dim, first_of(net, self, dim, start), length)
 
 
 @converter(aten.select_scatter.default)
 def select_scatter(net: Network, self: Value, src: Value, dim: int, index: int) -> Tensor:
     """select_scatter(Tensor self, Tensor src, int dim, SymInt index) -> Tensor"""
     dim %= self.ndim
-    return net.overwrite(self, net.unsqueeze(src, dim), dim, torch.tensor([index % self.shape[dim]]))
+    net.check_bounds(torch.tensor(max(index, -1 - index)), self.shape[dim])
+    return net.overwrite_run(self, net.unsqueeze(src, dim), dim, first_of(net, self, dim, index), 1)
 
 
 @converter(aten.slice_scatter.default)
 def slice_scatter(net: Network, self: Value, src: Value, dim: int, start: int | None, end: int | None, step: int) -> Tensor:
     """slice_scatter(Tensor self, Tensor src, int dim=0, SymInt? start=None, SymInt? end=None, SymInt step=1) -> Tensor"""
-    chosen = positions(self.shape[dim], start, end, step)
+    dim %= self.ndim
+    if step == 1 and any(map(is_symbolic, (self.shape[dim], src.shape[dim], start, end))):
+        return net.overwrite_run(self, src, dim, first_of(net, self, dim, start), src.shape[dim])
+    size = net.concrete(self.shape[dim], "the size of an axis of which every second or third element is written")
+    chosen = positions(size, start, end, step)
     shape = (*self.shape[: dim % self.ndim], len(chosen), *self.shape[dim % self.ndim + 1 :])
     return net.overwrite(self, net.expand(src, shape), dim, torch.tensor(chosen, dtype=torch.int64))
 
@@ -84,7 +98,7 @@ def diagonal_scatter(net: Network, self: Value, src: Value, offset: int, dim1: i
     A constant mask selects between the matrix and ``src`` spread over its rows (or columns, below the diagonal).
     """
     x, order = diagonal_last(net, self, dim1, dim2)
-    height, width = x.shape[-2:]
+    height, width = (net.concrete(n, "a matrix of which a diagonal is written") for n in x.shape[-2:])
     mask = torch.zeros(height, width, dtype=torch.bool)
     mask.diagonal(offset).fill_(True)
     length = src.shape[-1]
@@ -96,15 +110,13 @@ def diagonal_scatter(net: Network, self: Value, src: Value, offset: int, dim1: i
 @converter(aten.tril.default)
 def tril(net: Network, self: Value, diagonal: int) -> Tensor:
     """tril(Tensor self, SymInt diagonal=0) -> Tensor"""
-    mask = torch.ones(self.shape[-2:], dtype=torch.bool).tril(diagonal)
-    return net.select(mask, self, torch.zeros((), dtype=self.dtype))
+    return net.select(net.triangle(*self.shape[-2:], diagonal), self, torch.zeros((), dtype=self.dtype))
 
 
 @converter(aten.triu.default)
 def triu(net: Network, self: Value, diagonal: int) -> Tensor:
     """triu(Tensor self, SymInt diagonal=0) -> Tensor"""
-    mask = torch.ones(self.shape[-2:], dtype=torch.bool).triu(diagonal)
-    return net.select(mask, self, torch.zeros((), dtype=self.dtype))
+    return net.select(net.triangle(*self.shape[-2:], diagonal, upper=True), self, torch.zeros((), dtype=self.dtype))
 
 
 @converter(aten.flip.default)
@@ -128,13 +140,21 @@ def roll(net: Network, self: Value, shifts: list[int], dims: list[int]) -> Tenso
 # ---- windows --------------------------------------------------------------------------------------------------------
 
 
+def window_index(net: Network, count: int, step: int, size: int, dilation: int) -> Value:
+    """Which elements ``count`` windows hold: (windows, size)."""
+    inside = dilation * torch.arange(size)
+    starts = net.positions(count)
+    if isinstance(starts, torch.Tensor):
+        return step * starts[:, None] + inside
+    return net.add(net.mul(net.unsqueeze(starts, 1), step), inside)
+
+
 @converter(aten.unfold.default)
 def unfold(net: Network, self: Value, dimension: int, size: int, step: int) -> Tensor:
     """unfold(Tensor(a) self, int dimension, int size, int step) -> Tensor(a)"""
     x = net.tensor(ranked(net, self))
     dim = dimension % x.ndim
-    index = torch.arange(0, x.shape[dim] - size + 1, step)[:, None] + torch.arange(size)
-    windows = net.take(x, index, dim)
+    windows = net.take(x, window_index(net, net.out.shape[dim], step, size, 1), dim)
     windows = net.permute(windows, [d for d in range(x.ndim + 1) if d != dim + 1] + [dim + 1])
     return net.reshape(windows, net.out.shape)
 
@@ -151,8 +171,7 @@ def im2col(
     n = x.ndim
     for axis, k, d, s in zip((n - 2, n), kernel_size, dilation, stride):
         reach = d * (k - 1) + 1
-        index = torch.arange(0, x.shape[axis] - reach + 1, s)[:, None] + d * torch.arange(k)  # (windows, k)
-        x = net.take(x, index, axis)
+        x = net.take(x, window_index(net, (x.shape[axis] - reach) // s + 1, s, k, d), axis)
     order = [*range(n - 2), n - 1, n + 1, n - 2, n]
     return net.reshape(net.permute(x, order), net.out.shape)
 
@@ -164,7 +183,10 @@ def non_negative(net: Network, index: Value, size: int) -> Value:
     """``index`` with negative values counted from the end, as PyTorch does; on the spot where it is a constant."""
     if isinstance(index, torch.Tensor):
         index = index.cpu().long()
-        return torch.where(index < 0, index + size, index)
+        if is_symbolic(size) and bool((index < 0).any()):
+            net.check_bounds(-1 - index[index < 0], size)
+            return net.add(index, net.mul((index < 0).long(), size))
+        return index if is_symbolic(size) else torch.where(index < 0, index + size, index)
     return net.select(net.elementwise("LESS", index, 0), net.add(index, size), index)
 
 
@@ -188,9 +210,13 @@ def one_axis(net: Network, x: Value, indices: list[Value | None]) -> tuple[Tenso
         pitch = math.prod(sizes[i + 1 :])
         if isinstance(index, torch.Tensor):
             net.check_bounds(index, size)
-            fixed = index * pitch if fixed is None else fixed + index * pitch
+            if is_symbolic(pitch):
+                index = net.mul(index, pitch)
+                moving = index if moving is None else net.add(moving, index)
+            else:
+                fixed = index * pitch if fixed is None else fixed + index * pitch
         else:
-            index = index if pitch == 1 else net.mul(index, pitch)
+            index = index if same(pitch, 1) else net.mul(index, pitch)
             moving = index if moving is None else net.add(moving, index)
     if moving is None:
         assert fixed is not None
@@ -213,7 +239,7 @@ def add_at(net: Network, x: Value, new: Value, dim: int, index: Value) -> Tensor
     TensorRT's scatter does not add. A comparison of the index with every position says which updates each element gets.
     """
     after = [1] * (len(new.shape) - 1 - dim)
-    places = torch.arange(x.shape[dim]).reshape(-1, *after)
+    places = net.along(net.positions(x.shape[dim]), 0, 1 + len(after))
     hit = net.elementwise("EQUAL", net.unsqueeze(index, dim + 1), places)
     updates = net.select(hit, net.unsqueeze(new, dim + 1), torch.zeros((), dtype=x.dtype))
     return net.elementwise("SUM", x, net.reduce(updates, "SUM", [dim], False))
@@ -230,7 +256,10 @@ def index_put_supports(self: Any, indices: list[Any], values: Any, accumulate: b
     """Adding up needs an intermediate of updates times elements."""
     if not accumulate:
         return ""
-    count = math.prod(torch.broadcast_shapes(*(i.shape for i in indices if i is not None)))  # type: ignore[no-untyped-call]
+    shapes = [i.shape for i in indices if i is not None]
+    if symbols((shapes, self.shape)):
+        return "it adds up at an index, where a size is dynamic: how large that gets is not known"
+    count = math.prod(torch.broadcast_shapes(*shapes))  # type: ignore[no-untyped-call]
     return too_large(count * math.prod(self.shape))
 
 
@@ -247,7 +276,8 @@ def index_put(net: Network, self: Value, indices: list[Value | None], values: Va
 
     PyTorch leaves open which of several updates of one element wins, and so does TensorRT.
     """
-    if not accumulate and math.prod(values.shape) == 1 and all(i is None or isinstance(i, torch.Tensor) for i in indices):
+    fixed = not any(is_symbolic(n) for n, i in zip(self.shape, indices) if i is not None)
+    if not accumulate and fixed and same(math.prod(values.shape), 1) and all(i is None or isinstance(i, torch.Tensor) for i in indices):
         return net.select(mask_of(self, indices), net.reshape(values, ()), self)
     x, where, dim, order = one_axis(net, self, indices)
     before, after = x.shape[:dim], x.shape[dim + 1 :]
@@ -291,6 +321,7 @@ def index_fill(net: Network, self: Value, dim: int, index: Value, value: Value |
     fill = net.tensor(value if isinstance(value, (Tensor, torch.Tensor)) else torch.tensor(value), self.dtype)
     dim %= max(self.ndim, 1)
     if isinstance(index, torch.Tensor):
+        net.concrete(self.shape[dim], "the size of an axis whose elements are filled by index")
         mask = mask_of(self, [None] * dim + [index])
         return net.select(mask, fill, self)
     index = net.reshape(non_negative(net, index, self.shape[dim]), (-1,))
@@ -346,11 +377,13 @@ def scatter_value(net: Network, self: Value, dim: int, index: Value, value: floa
     """scatter.value(Tensor self, int dim, Tensor index, Scalar value) -> Tensor"""
     where = ranked(net, index)
     x = ranked(net, self)
-    return net.reshape(net.scatter(x, where, torch.full(where.shape, value, dtype=self.dtype), dim), self.shape)
+    return net.reshape(net.scatter(x, where, net.filled(value, where.shape, self.dtype), dim), self.shape)
 
 
 def scatter_add_supports(self: Any, dim: int, index: Any, src: Any) -> str:
     """See add_at."""
+    if symbols((index.shape, self.shape)):
+        return "it adds up at an index, where a size is dynamic: how large that gets is not known"
     return too_large(math.prod(index.shape) * (self.shape[dim] if self.shape else 1))
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from torch2edge.lower.network import Network, Tensor
+from torch2edge.lower.network import Network, Tensor, same
 from torch2edge.lower.registry import converter
 
 aten = torch.ops.aten
@@ -17,7 +17,7 @@ def cat(net: Network, tensors: list[Value], dim: int) -> Tensor:
 
     PyTorch lets an empty tensor of shape (0,) join tensors of any rank; TensorRT does not.
     """
-    return net.concat([t for t in tensors if 0 not in t.shape], dim, net.out.dtype)
+    return net.concat([t for t in tensors if not any(same(n, 0) for n in t.shape)], dim, net.out.dtype)
 
 
 @converter(aten.stack.default)

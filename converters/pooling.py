@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from torch2edge.lower.network import Network, Tensor
+from torch2edge.lower.network import Network, Tensor, is_symbolic, same
 from torch2edge.lower.registry import converter
 
 aten = torch.ops.aten
@@ -30,7 +30,7 @@ def max_pool1d(
 ) -> Tensor:  # fmt: skip
     """max_pool1d(Tensor self, int[1] kernel_size, int[1] stride=[], int[1] padding=0, int[1] dilation=1,
     bool ceil_mode=False) -> Tensor"""
-    return _max_pool(net, self, 1, kernel_size, stride, padding, dilation)
+    return _max_pool(net, self, 1, kernel_size, stride, padding, dilation, ceil_mode)
 
 
 @converter(aten.max_pool2d.default, supports=_floats)
@@ -40,7 +40,7 @@ def max_pool2d(
 ) -> Tensor:  # fmt: skip
     """max_pool2d(Tensor self, int[2] kernel_size, int[2] stride=[], int[2] padding=0, int[2] dilation=1,
     bool ceil_mode=False) -> Tensor"""
-    return _max_pool(net, self, 2, kernel_size, stride, padding, dilation)
+    return _max_pool(net, self, 2, kernel_size, stride, padding, dilation, ceil_mode)
 
 
 @converter(aten.max_pool3d.default, supports=_floats)
@@ -50,7 +50,7 @@ def max_pool3d(
 ) -> Tensor:  # fmt: skip
     """max_pool3d(Tensor self, int[3] kernel_size, int[3] stride=[], int[3] padding=0, int[3] dilation=1,
     bool ceil_mode=False) -> Tensor"""
-    return _max_pool(net, self, 3, kernel_size, stride, padding, dilation)
+    return _max_pool(net, self, 3, kernel_size, stride, padding, dilation, ceil_mode)
 
 
 @converter(aten.max_pool1d_with_indices.default, supports=_floats)
@@ -60,7 +60,7 @@ def max_pool1d_with_indices(
 ) -> tuple[Tensor, None]:  # fmt: skip
     """max_pool1d_with_indices(Tensor self, int[1] kernel_size, int[1] stride=[], int[1] padding=0, int[1] dilation=1,
     bool ceil_mode=False) -> (Tensor, Tensor)"""
-    return _max_pool(net, self, 1, kernel_size, stride, padding, dilation), None
+    return _max_pool(net, self, 1, kernel_size, stride, padding, dilation, ceil_mode), None
 
 
 @converter(aten.max_pool2d_with_indices.default, supports=_floats)
@@ -70,7 +70,7 @@ def max_pool2d_with_indices(
 ) -> tuple[Tensor, None]:  # fmt: skip
     """max_pool2d_with_indices(Tensor self, int[2] kernel_size, int[2] stride=[], int[2] padding=0, int[2] dilation=1,
     bool ceil_mode=False) -> (Tensor, Tensor)"""
-    return _max_pool(net, self, 2, kernel_size, stride, padding, dilation), None
+    return _max_pool(net, self, 2, kernel_size, stride, padding, dilation, ceil_mode), None
 
 
 @converter(aten.max_pool3d_with_indices.default, supports=_floats)
@@ -80,29 +80,41 @@ def max_pool3d_with_indices(
 ) -> tuple[Tensor, None]:  # fmt: skip
     """max_pool3d_with_indices(Tensor self, int[3] kernel_size, int[3] stride=[], int[3] padding=0, int[3] dilation=1,
     bool ceil_mode=False) -> (Tensor, Tensor)"""
-    return _max_pool(net, self, 3, kernel_size, stride, padding, dilation), None
+    return _max_pool(net, self, 3, kernel_size, stride, padding, dilation, ceil_mode), None
 
 
 def _max_pool(
-    net: Network, x: Tensor, axes: int, kernel_size: list[int], stride: list[int], padding: list[int], dilation: list[int]
-) -> Tensor:
+    net: Network, x: Tensor, axes: int, kernel_size: list[int], stride: list[int], padding: list[int], dilation: list[int],
+    ceil_mode: bool,
+) -> Tensor:  # fmt: skip
     """Each axis for itself where the window is dilated, which TensorRT's pooling cannot."""
     window, step, pad, gap = net.per_axis(axes, kernel_size, stride or kernel_size, padding, dilation)
     wanted = net.outputs[0].shape[-axes:]
     if all(d == 1 for d, k in zip(gap, window) if k > 1):
-        return net.pooling(x, "MAX", window, step, pad, _end_padding(x, wanted, window, step, pad))
+        return net.pooling(x, "MAX", window, step, pad, _end_padding(net, x, wanted, window, step, pad, ceil_mode))
     for dim in range(-axes, 0):
         k, s, p, d = window[dim], step[dim], pad[dim], gap[dim]
-        seen = [[i for i in range(o * s - p, o * s - p + k * d, d) if 0 <= i < x.shape[dim]] for o in range(wanted[dim])]
+        n = net.concrete(x.shape[dim], "the size of an axis that is pooled with dilation")
+        seen = [[i for i in range(o * s - p, o * s - p + k * d, d) if 0 <= i < n] for o in range(wanted[dim])]
         x = net.maximum_along(x, dim, seen)
     return x
 
 
-def _end_padding(x: Tensor, wanted: Sequence[int], window: list[int], stride: list[int], padding: list[int]) -> list[int]:
+def _end_padding(
+    net: Network, x: Tensor, wanted: Sequence[int], window: list[int], stride: list[int], padding: list[int], ceil_mode: bool
+) -> list[int]:
     """Padding at the end of each axis for the size that PyTorch computed, rounded up or not (ceil_mode)."""
-    given = x.shape[-len(window) :]
-    needed = [(o - 1) * s + k - n - p for n, o, k, s, p in zip(given, wanted, window, stride, padding)]
-    return [max(e, p) for e, p in zip(needed, padding)]
+    ends = []
+    for n, o, k, s, p in zip(x.shape[-len(window) :], wanted, window, stride, padding):
+        if not is_symbolic(n):
+            ends.append(max((o - 1) * s + k - n - p, p))
+        elif not ceil_mode:
+            ends.append(p)
+        elif s + p <= k:  # TensorRT rounds down: as much more padding rounds up
+            ends.append(p + s - 1)
+        else:  # a window may begin in the padding at the end, and PyTorch leaves that one out
+            net.concrete(n, "the size of an axis that is pooled with ceil_mode in steps that pass over the padding")
+    return ends
 
 
 # ---- average --------------------------------------------------------------------------------------------------------
@@ -115,7 +127,7 @@ def avg_pool1d(
 ) -> Tensor:  # fmt: skip
     """avg_pool1d(Tensor self, int[1] kernel_size, int[1] stride=[], int[1] padding=0, bool ceil_mode=False,
     bool count_include_pad=True) -> Tensor"""
-    return _avg_pool(net, self, 1, kernel_size, stride, padding, count_include_pad, None)
+    return _avg_pool(net, self, 1, kernel_size, stride, padding, ceil_mode, count_include_pad, None)
 
 
 @converter(aten.avg_pool2d.default, supports=_floats)
@@ -125,7 +137,7 @@ def avg_pool2d(
 ) -> Tensor:  # fmt: skip
     """avg_pool2d(Tensor self, int[2] kernel_size, int[2] stride=[], int[2] padding=0, bool ceil_mode=False,
     bool count_include_pad=True, int? divisor_override=None) -> Tensor"""
-    return _avg_pool(net, self, 2, kernel_size, stride, padding, count_include_pad, divisor_override)
+    return _avg_pool(net, self, 2, kernel_size, stride, padding, ceil_mode, count_include_pad, divisor_override)
 
 
 @converter(aten.avg_pool3d.default, supports=_floats)
@@ -135,11 +147,11 @@ def avg_pool3d(
 ) -> Tensor:  # fmt: skip
     """avg_pool3d(Tensor self, int[3] kernel_size, int[3] stride=[], int[3] padding=0, bool ceil_mode=False,
     bool count_include_pad=True, int? divisor_override=None) -> Tensor"""
-    return _avg_pool(net, self, 3, kernel_size, stride, padding, count_include_pad, divisor_override)
+    return _avg_pool(net, self, 3, kernel_size, stride, padding, ceil_mode, count_include_pad, divisor_override)
 
 
 def _avg_pool(
-    net: Network, x: Tensor, axes: int, kernel_size: list[int], stride: list[int], padding: list[int],
+    net: Network, x: Tensor, axes: int, kernel_size: list[int], stride: list[int], padding: list[int], ceil_mode: bool,
     count_include_pad: bool, divisor: int | None,
 ) -> Tensor:  # fmt: skip
     """The padding counts for TensorRT, also what ceil_mode adds to it, so the divisor is the window's size.
@@ -149,7 +161,9 @@ def _avg_pool(
     """
     window, step, pad = net.per_axis(axes, kernel_size, stride or kernel_size, padding)
     wanted = net.outputs[0].shape[-axes:]
-    ends = _end_padding(x, wanted, window, step, pad)
+    ends = _end_padding(net, x, wanted, window, step, pad, ceil_mode)
+    if any(map(is_symbolic, (*x.shape[-axes:], *wanted))):
+        return _avg_pool_of_any_size(net, x, window, step, pad, ends, count_include_pad, divisor)
     overhang = [(o - 1) * s + k - n - p for n, o, k, s, p in zip(x.shape[-axes:], wanted, window, step, pad)]
     exclude = divisor is None and not count_include_pad and (any(pad) or any(e > 0 for e in overhang))
     average = net.pooling(x, "AVERAGE", window, step, pad, ends, count_include_pad=not exclude)
@@ -162,6 +176,20 @@ def _avg_pool(
         count = [min(i * s + k, n + 2 * p) - i * s for i in range(o)]  # windows end at the padded edge
         factor = factor.unsqueeze(-1) * (k / torch.tensor(count))
     return net.elementwise("PROD", average, factor, average.dtype)
+
+
+def _avg_pool_of_any_size(
+    net: Network, x: Tensor, window: list[int], stride: list[int], padding: list[int], ends: list[int],
+    count_include_pad: bool, divisor: int | None,
+) -> Tensor:  # fmt: skip
+    """An average whose sizes are not known: windows over the end are right where all padding counts, or none does."""
+    longer = any(e > p for e, p in zip(ends, padding))
+    exclude = divisor is None and (not count_include_pad or (longer and not any(padding)))
+    if longer and divisor is None and not exclude:
+        open_size = next(n for n in x.shape[-len(window) :] if is_symbolic(n))
+        net.concrete(open_size, "the size of an image whose average pooling counts padding with ceil_mode")
+    average = net.pooling(x, "AVERAGE", window, stride, padding, ends, count_include_pad=not exclude)
+    return average if divisor is None else net.mul(average, math.prod(window) / divisor)
 
 
 # ---- adaptive -------------------------------------------------------------------------------------------------------
@@ -205,7 +233,7 @@ def adaptive_max_pool3d(net: Network, self: Tensor, output_size: list[int]) -> t
 
 def _adaptive_avg_pool(net: Network, x: Tensor, axes: int) -> Tensor:
     """A pooling over a whole image is a reduction, unless the DLA can pool it (windows up to 8)."""
-    if all(o == 1 for o in net.out.shape[-axes:]) and max(x.shape[-axes:]) > 8:
+    if all(same(o, 1) for o in net.out.shape[-axes:]) and _beyond_dla(x.shape[-axes:]):
         return net.reduce(x, "AVG", range(-axes, 0), keepdim=True)
     x, uneven = _pool_even_axes(net, x, "AVERAGE", axes)
     for dim, windows in uneven.items():
@@ -213,8 +241,12 @@ def _adaptive_avg_pool(net: Network, x: Tensor, axes: int) -> Tensor:
     return x
 
 
+def _beyond_dla(window: Sequence[int]) -> bool:
+    return any(map(is_symbolic, window)) or max(window) > 8
+
+
 def _adaptive_max_pool(net: Network, x: Tensor, axes: int) -> Tensor:
-    if all(o == 1 for o in net.outputs[0].shape[-axes:]) and max(x.shape[-axes:]) > 8:
+    if all(same(o, 1) for o in net.outputs[0].shape[-axes:]) and _beyond_dla(x.shape[-axes:]):
         return net.reduce(x, "MAX", range(-axes, 0), keepdim=True)
     x, uneven = _pool_even_axes(net, x, "MAX", axes)
     for dim, windows in uneven.items():
@@ -227,6 +259,11 @@ def _pool_even_axes(net: Network, x: Tensor, kind: str, axes: int) -> tuple[Tens
     window, step, uneven = [1] * axes, [1] * axes, {}
     for dim in range(-axes, 0):
         n, o = x.shape[dim], net.outputs[0].shape[dim]
+        if same(n, o):
+            continue
+        if is_symbolic(n) or is_symbolic(o):
+            x = net.pooled_to(x, kind, dim, o)
+            continue
         windows = [range(i * n // o, -(-(i + 1) * n // o)) for i in range(o)]
         steps = {b.start - a.start for a, b in itertools.pairwise(windows)}
         if len({len(w) for w in windows}) == 1 and len(steps) <= 1 and 0 not in steps:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import torch
 
-from torch2edge.lower.network import Network, Tensor
+from torch2edge.lower.network import Network, Tensor, is_symbolic
 from torch2edge.lower.registry import converter
 
 aten = torch.ops.aten
@@ -16,8 +16,8 @@ def _reduce(net: Network, x: Tensor, kind: str, dims: Sequence[int], keepdim: bo
     """A reduction; as a pooling where it is one of an image with a window that DLA takes (8 by 8 at most)."""
     windows = x.shape[2:]
     if (
-        kind in ("AVG", "MAX") and x.ndim == 4 and x.dtype.is_floating_point and max(windows) <= 8
-        and sorted(d % 4 for d in dims) == [2, 3]
+        kind in ("AVG", "MAX") and x.ndim == 4 and x.dtype.is_floating_point
+        and not any(map(is_symbolic, windows)) and max(windows) <= 8 and sorted(d % 4 for d in dims) == [2, 3]
     ):  # fmt: skip
         pooled = net.pooling(x, "AVERAGE" if kind == "AVG" else "MAX", windows, (1, 1), (0, 0))
         return pooled if keepdim else net.reshape(pooled, x.shape[:2])

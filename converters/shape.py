@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from torch2edge.lower.network import Network, Tensor
+from torch2edge.lower.network import Network, Tensor, same
 from torch2edge.lower.registry import converter
 
 aten = torch.ops.aten
@@ -78,7 +78,7 @@ def expand(net: Network, self: Value, size: list[int], implicit: bool) -> Tensor
 def repeat(net: Network, self: Value, repeats: list[int]) -> Tensor:
     """repeat(Tensor self, SymInt[] repeats) -> Tensor"""
     x = net.reshape(self, (1,) * (len(repeats) - self.ndim) + tuple(self.shape))
-    if all(n == 1 or r == 1 for n, r in zip(x.shape, repeats)):
+    if all(same(n, 1) or same(r, 1) for n, r in zip(x.shape, repeats)):
         return net.expand(x, net.out.shape)
     return net.strided(x, (0,) * x.ndim, net.out.shape, (1,) * x.ndim, "WRAP")
 

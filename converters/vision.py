@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from torch2edge.lower.network import Network, Tensor, capabilities
+from torch2edge.lower.network import Network, Tensor, at_least, capabilities, is_symbolic, same, settle
 from torch2edge.lower.registry import converter
 
 aten = torch.ops.aten
@@ -44,7 +44,17 @@ def _nearest(net: Network, x: Tensor, factors: list[float] | None, rule: Callabl
     """Axes that grow by a whole number in one resize layer; the others by slices and gathers."""
     size = list(x.shape[2:])
     picks = {}
+    computed = {}
     for axis, (old, new) in enumerate(zip(x.shape[2:], net.out.shape[2:])):
+        if same(old, new) and _given(factors, axis) in (None, 1.0):
+            continue
+        if is_symbolic(old) or is_symbolic(new):
+            shift = 0.5 if rule is aten._upsample_nearest_exact1d.default else 0.0
+            if whole_factor(old, new) is not None:
+                size[axis] = new
+            else:
+                computed[axis + 2] = net.nearest_places(old, new, _given(factors, axis), shift)
+            continue
         places = rule(torch.arange(old, dtype=torch.float32)[None, None], [new], _given(factors, axis))
         index = [int(place) for place in places.flatten()]
         if index == [place * old // new for place in range(new)] and new % old == 0:
@@ -54,7 +64,15 @@ def _nearest(net: Network, x: Tensor, factors: list[float] | None, rule: Callabl
     result = net.resize(net.cast(x, torch.float32) if x.dtype == torch.uint8 else x, "NEAREST", size)
     for dim, index in picks.items():
         result = net.pick(result, dim, index)
+    for dim, places in computed.items():
+        result = net.gather(result, places, dim)
     return net.cast(result, x.dtype)
+
+
+def whole_factor(old: int, new: int) -> int | None:
+    """``new / old`` where it is a whole number, whatever the sizes are."""
+    factor = settle(new // old)
+    return factor if not is_symbolic(factor) and same(factor * old, new) else None
 
 
 # ---- linear and cubic: every result is a weighted sum ----------------------------------------------------------------
@@ -111,9 +129,16 @@ def _interpolate(
     sizes. And for one aligned corner, a single pixel, TensorRT's formula divides by 0.
     """
     size = list(x.shape[2:])
+    computed: dict[int, tuple[Any, Any, float | None]] = {}
     matrices = {}
     for axis, (old, new) in enumerate(zip(x.shape[2:], net.out.shape[2:])):
         factor = _given(factors, axis)
+        if is_symbolic(old) or is_symbolic(new):
+            if mode is not None and _shares_coordinates(old, new, align_corners, factor):
+                size[axis] = new
+            elif not same(old, new):
+                computed[axis + 2] = (old, new, factor)
+            continue
         own_scale = factor is not None and not align_corners and factor * old != new
         if mode is None or own_scale or (align_corners and new == 1):
             matrices[axis + 2] = _weights(rule, old, new, align_corners, factor)
@@ -122,7 +147,19 @@ def _interpolate(
     result = x if mode is None else net.resize(x, mode, size, align_corners)
     for dim, matrix in matrices.items():
         result = net.resample(result, dim, matrix)
+    for dim, (old, new, factor) in computed.items():
+        if mode != "LINEAR":
+            net.concrete(old, "the size of an image that is resized by this rule")
+            net.concrete(new, "the size to which an image is resized by this rule")
+        result = net.linear_along(result, dim, new, align_corners, factor)
     return result
+
+
+def _shares_coordinates(old: int, new: int, align_corners: bool, factor: float | None) -> bool:
+    """Whether TensorRT's coordinates, which follow from the sizes alone, are PyTorch's, whatever the sizes are."""
+    if align_corners:
+        return at_least(new, 3)  # TensorRT divides by new - 1; PyTorch's symbols are 2 at least, though 1 is allowed
+    return factor is None or factor == whole_factor(old, new)
 
 
 def _weights(rule: Callable[..., Any], old: int, new: int, align_corners: bool, factor: float | None) -> torch.Tensor:
@@ -154,6 +191,7 @@ def affine_grid(net: Network, theta: Tensor, size: list[int], align_corners: boo
     """affine_grid_generator(Tensor theta, SymInt[] size, bool align_corners) -> Tensor"""
     axes = len(size) - 2
     unmoved = torch.eye(axes, axes + 1)[None]
-    places = aten.affine_grid_generator.default(unmoved, [1, *size[1:]], align_corners).reshape(-1, axes)
+    fixed = [net.concrete(n, "the size of an affine grid") for n in size[1:]]
+    places = aten.affine_grid_generator.default(unmoved, [1, *fixed], align_corners).reshape(-1, axes)
     places = torch.cat([places, torch.ones(len(places), 1)], 1).to(theta.dtype)
     return net.reshape(net.matmul(places, theta, transpose_b=True), net.out.shape)

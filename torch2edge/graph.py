@@ -8,6 +8,8 @@ from typing import Any
 
 import torch
 
+from .shapes import Dim, Range
+from .sizes import Constraint, compute, expression, is_symbolic
 from .structure import Structure
 
 __all__ = ["Constant", "Graph", "Op", "Value", "map_tensors"]
@@ -15,10 +17,13 @@ __all__ = ["Constant", "Graph", "Op", "Value", "map_tensors"]
 
 @dataclass(eq=False, slots=True)
 class Value:
-    """A tensor that depends on an input: its shape, its dtype, and the number under which it is known."""
+    """A tensor that depends on an input: its shape, its dtype, and the number under which it is known.
+
+    A size is a torch.SymInt where it depends on a dynamic axis of an input.
+    """
 
     index: int
-    shape: tuple[int, ...]
+    shape: tuple[Any, ...]  # of int and torch.SymInt
     dtype: torch.dtype
     hidden: bool = False  # made inside a submodule that is converted as a whole
 
@@ -85,6 +90,32 @@ class Graph:
     input_structure: Structure
     output_structure: Structure
     modules: dict[str, str] = field(default_factory=dict)  # path -> class name
+    dims: dict[str, Dim] = field(default_factory=dict)  # sizes that vary, by name
+    axes: dict[int, dict[int, str]] = field(default_factory=dict)  # input -> axis -> name of its Dim
+    symbols: dict[str, str] = field(default_factory=dict)  # name of PyTorch's symbol -> name of the Dim
+    constraints: list[Constraint] = field(default_factory=list)
+
+    def profiles(self) -> list[list[tuple[tuple[int, ...], ...]]]:
+        """Per optimization profile and input: its (min, opt, max) shapes. Empty where all shapes are fixed."""
+        if not self.dims:
+            return []
+        count = len(next(iter(self.dims.values())).ranges)
+        return [[self._shapes(i, profile) for i in range(len(self.inputs))] for profile in range(count)]
+
+    def _shapes(self, position: int, profile: int) -> tuple[tuple[int, ...], ...]:
+        axes, shape = self.axes.get(position, {}), self.inputs[position].shape
+        ranges: list[Range] = [
+            self.dims[axes[i]].ranges[profile] if i in axes else (int(size),) * 3 for i, size in enumerate(shape)
+        ]  # type: ignore[misc]
+        return tuple(tuple(r[which] for r in ranges) for which in range(3))
+
+    def sizes(self, inputs: Sequence[torch.Tensor]) -> dict[str, int]:
+        """The size of every Dim for these inputs."""
+        return {name: int(inputs[i].shape[axis]) for i, axes in self.axes.items() for axis, name in axes.items()}
+
+    def symbolic(self, size: Any) -> Any:
+        """``size`` as an expression of ``sizes.py`` over the dims."""
+        return expression(size, self.symbols)
 
     def drop_unused(self) -> None:
         """Remove ops that no output needs."""
@@ -106,8 +137,9 @@ class Graph:
     ) -> list[torch.Tensor]:
         """Run the ops with PyTorch on ``inputs``; ``on_op`` sees each op with its results.
 
-        It tells an error of the tracing from one of the conversion.
+        It tells an error of the tracing from one of the conversion. Symbolic sizes get their values from the inputs.
         """
+        sizes = self.sizes(inputs)
         env: dict[int, torch.Tensor] = {id(v): t for v, t in zip(self.inputs, inputs)}
         last = {id(v): i for i, op in enumerate(self.ops) for v in op.inputs()}
 
@@ -117,6 +149,8 @@ class Graph:
         with torch.inference_mode():
             for position, op in enumerate(self.ops):
                 args, kwargs = map_tensors((op.args, op.kwargs), real)
+                if sizes:
+                    args, kwargs = self._at((args, kwargs), sizes)
                 result = _callee(op)(*args, **kwargs)
                 results = leaves(result)
                 env.update({id(v): r for v, r in zip(op.outputs, results) if v is not None})
@@ -126,6 +160,14 @@ class Graph:
                     if last[id(value)] == position and not any(value is o for o in self.outputs):
                         env.pop(id(value), None)
             return [real(v) for v in self.outputs]
+
+    def _at(self, tree: Any, sizes: dict[str, int]) -> Any:
+        """``tree`` with its symbolic numbers computed."""
+        if isinstance(tree, (tuple, list)):
+            return type(tree)([self._at(item, sizes) for item in tree])
+        if isinstance(tree, dict):
+            return {key: self._at(item, sizes) for key, item in tree.items()}
+        return compute(self.symbolic(tree), sizes) if is_symbolic(tree) else tree
 
 
 def map_tensors(tree: Any, fn: Callable[[Any], Any]) -> Any:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -106,6 +106,34 @@ class BuildSession:
                 layer.raw.precision = trt.DataType.FLOAT
                 layer.raw.set_output_type(0, trt.DataType.FLOAT)
         return ""
+
+    def add_profiles(self, input_names: Sequence[str], profiles: Sequence[Sequence[Sequence[Sequence[int]]]]) -> None:
+        """Optimization profiles: each is the (smallest, most usual, largest) shape of every input.
+
+        Args:
+            input_names: of the network's inputs; "" for one that it has not.
+            profiles: none where all shapes are fixed.
+
+        Raises:
+            BuildError: TensorRT does not take one.
+        """
+        for shapes in profiles:
+            self._add_profile({name: given for name, given in zip(input_names, shapes) if name})
+        sharing = getattr(trt.PreviewFeature, "PROFILE_SHARING_0806", None)  # newer versions always share
+        if profiles and sharing is not None:
+            self.config.set_preview_feature(sharing, True)
+
+    def _add_profile(self, shapes: Mapping[str, Sequence[Sequence[int]]]) -> None:
+        clear_errors()
+        profile = self.builder.create_optimization_profile()
+        try:
+            for name, (smallest, usual, largest) in shapes.items():
+                profile.set_shape(name, tuple(smallest), tuple(usual), tuple(largest))
+            added = self.config.add_optimization_profile(profile)
+        except (ValueError, RuntimeError) as error:
+            raise BuildError(_explain(f"TensorRT refused an optimization profile ({error})")) from error
+        if added < 0:
+            raise BuildError(_explain("TensorRT refused an optimization profile"))
 
     def place(self, layers: Iterable[Any]) -> None:
         """Give each layer (``network.core.Layer``) its device."""

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,8 +12,10 @@ import torch
 from .._trt import from_trt_dtype, last_errors, to_trt_dtype
 from ..errors import ConfigError, ConversionError, Torch2EdgeError
 from ..graph import Constant, Graph, Op, Value, map_tensors
+from ..sizes import expression, settle, text
 from .check import bind, check
 from .network import Network, Tensor
+from .network.symbols import is_symbolic, symbols
 from .registry import Registry
 
 __all__ = ["Lowered", "lower"]
@@ -43,12 +46,17 @@ def lower(
         UnsupportedOpError: ops without a converter, all of them, before any layer is added.
         ConversionError: a converter failed, or gave another shape or dtype than PyTorch did.
     """
+    dynamic = bool(symbols([value.shape for value in graph.inputs]))
+    if dynamic:
+        _settle(graph)
     check(graph.ops, registry)
     net = Network(raw, names, device_of)
+    net.dim_names = graph.symbols
     env = _Env()
     input_names = _inputs(graph, net, env)
+    environment = _shape_env(graph) if dynamic else None
     for op in graph.ops:
-        _convert(op, net, registry, env)
+        _convert(op, net, registry, env, environment)
     output_names = _outputs(graph, net, env)
     tensor_names = {index: t.raw.name for index, t in env.items()}
     return Lowered(net, [v.dtype for v in graph.outputs], input_names, output_names, tensor_names)
@@ -67,7 +75,7 @@ class _Env(dict[int, Tensor]):
 
 def _inputs(graph: Graph, net: Network, env: dict[int, Tensor]) -> list[str]:
     names = []
-    unused = set(graph.unused_inputs())
+    unused = set(graph.unused_inputs()) - _needed_for_sizes(graph)
     for i, value in enumerate(graph.inputs):
         if i in unused:
             names.append("")
@@ -78,15 +86,16 @@ def _inputs(graph: Graph, net: Network, env: dict[int, Tensor]) -> list[str]:
             raise ConversionError(
                 f"the input {graph.input_names[i]} is {value.dtype}: {error}. Cast it, and the model, first (model.float())."
             ) from error
-        raw = net.raw.add_input(f"input_{i}", dtype, value.shape)
+        raw = net.raw.add_input(f"input_{i}", dtype, tuple(-1 if is_symbolic(n) else n for n in value.shape))
         if raw is None:
             raise ConversionError(f"TensorRT refused the input {graph.input_names[i]}: {'; '.join(last_errors(2))}")
+        net.note_axes(raw, value.shape)
         env[value.index] = net.enter(raw, value.shape, value.dtype)
         names.append(raw.name)
     return names
 
 
-def _convert(op: Op, net: Network, registry: Registry, env: _Env) -> None:
+def _convert(op: Op, net: Network, registry: Registry, env: _Env, shape_env: Any = None) -> None:
     entry = registry.get(op.target)
     assert entry is not None  # check() has seen to it
 
@@ -95,10 +104,11 @@ def _convert(op: Op, net: Network, registry: Registry, env: _Env) -> None:
 
     with net.scope(op.module, op.short_name, op.outputs):
         try:
-            if op.instance is not None:
-                result = entry.function(net, op.instance, *resolve(op.args), **resolve(op.kwargs))
-            else:
-                result = entry.function(net, **resolve(bind(op)))
+            with _no_new_guard(shape_env, net.dim_names):
+                if op.instance is not None:
+                    result = entry.function(net, op.instance, *resolve(op.args), **resolve(op.kwargs))
+                else:
+                    result = entry.function(net, **resolve(bind(op)))
             _bind_results(op, net, result, env)
         except (ConversionError, ConfigError) as error:
             raise ConversionError(_message(op, entry, str(error))) from error
@@ -124,7 +134,7 @@ def _bind_results(op: Op, net: Network, result: Any, env: _Env) -> None:
             env.left_out[value.index] = f"result {i} of {op.name} ({op.module or 'the model itself'}, {op.source})"
             continue
         tensor = net.tensor(given)
-        if tensor.shape != value.shape or tensor.dtype != value.dtype:
+        if not _fits(tensor, value) or tensor.dtype != value.dtype:
             raise ConversionError(
                 f"the layers give {tensor.dtype} {list(tensor.shape)}, PyTorch {value.dtype} {list(value.shape)}"
                 + "".join(f"; TensorRT: {line}" for line in last_errors(1))
@@ -133,7 +143,64 @@ def _bind_results(op: Op, net: Network, result: Any, env: _Env) -> None:
             raise ConversionError(
                 f"TensorRT infers {from_trt_dtype(tensor.raw.dtype)} for a result that must be {value.dtype}"
             )
-        env[value.index] = tensor
+        env[value.index] = tensor if tensor.shape is value.shape else Tensor(tensor.raw, value.shape, tensor.dtype)
+
+
+def _fits(tensor: Tensor, value: Value) -> bool:
+    """Whether TensorRT leaves open what is symbolic, and agrees on the other sizes."""
+    if not symbols((tensor.shape, value.shape)):
+        return tensor.shape == value.shape
+    inferred = tuple(tensor.raw.shape)
+    return len(inferred) == len(value.shape) and all(
+        n == -1 if is_symbolic(wanted) else n in (-1, wanted) for n, wanted in zip(inferred, value.shape)
+    )
+
+
+# ---- sizes that are known only when the engine runs -------------------------------------------------------------------
+
+
+def _settle(graph: Graph) -> None:
+    """Sizes that turned out to be constants become ints everywhere."""
+    for value in (*graph.inputs, *(v for op in graph.ops for v in op.outputs)):
+        if value is not None:
+            value.shape = settle(tuple(value.shape))
+    for op in graph.ops:
+        op.args, op.kwargs = settle((op.args, op.kwargs))
+
+
+def _needed_for_sizes(graph: Graph) -> set[int]:
+    """Inputs whose data nothing uses, but whose axes are the only ones that tell a size that is computed with."""
+    unused = graph.unused_inputs()
+    known = symbols([v.shape for i, v in enumerate(graph.inputs) if i not in unused])
+    wanted = symbols([[op.args, op.kwargs, [v.shape for v in op.outputs if v is not None]] for op in graph.ops])
+    needed = set()
+    for i in unused:
+        new = symbols(graph.inputs[i].shape) & wanted - known
+        if new:
+            needed.add(i)
+            known |= new
+    return needed
+
+
+def _shape_env(graph: Graph) -> Any:
+    """PyTorch's keeper of symbols and guards."""
+    return next(n.node.shape_env for v in graph.inputs for n in v.shape if is_symbolic(n))
+
+
+@contextmanager
+def _no_new_guard(environment: Any, names: Mapping[str, str]) -> Iterator[None]:
+    """Refuse a converter that takes a size of the traced example for a constant.
+
+    PyTorch notes it as a guard. (What the model itself compares was noted while it was traced.)
+    """
+    before = len(environment.guards) if environment else 0
+    yield
+    if environment and len(environment.guards) > before:
+        guard = environment.guards[-1]
+        raise ConversionError(
+            f"it converts only where {text(expression(guard.expr, names))}, which a dynamic axis leaves open: give that axis one size, or convert an "
+            "engine for each size"
+        )
 
 
 def _outputs(graph: Graph, net: Network, env: dict[int, Tensor]) -> list[str]:

@@ -13,9 +13,11 @@ from ..errors import DataDependentError
 
 __all__ = [
     "FACTORIES",
+    "FILLS",
     "SAME_VALUE",
     "Schema",
     "core_decompositions",
+    "filled",
     "functional_form",
     "is_random",
     "schema_of",
@@ -33,6 +35,7 @@ class Schema:
     aliases: bool  # a result may share memory with an argument
     composite: bool  # PyTorch can take it apart (CompositeImplicitAutograd)
     random: bool
+    makes: bool  # a tensor out of nothing, on a device
     writes: tuple[tuple[int, str], ...]  # position and name of each argument that is written to
 
     def written(self, args: Any, kwargs: Any) -> list[torch.Tensor]:
@@ -50,6 +53,7 @@ def schema_of(func: Any) -> Schema:
         aliases=any(r.alias_info is not None for r in schema.returns),
         composite=torch._C._dispatch_has_kernel_for_dispatch_key(func.name(), "CompositeImplicitAutograd"),
         random=torch.Tag.nondeterministic_seeded in func.tags,
+        makes=any(a.name == "device" for a in schema.arguments) and "Tensor" not in str([a.type for a in schema.arguments]),
         writes=tuple(
             (i, a.name) for i, a in enumerate(schema.arguments) if a.alias_info is not None and a.alias_info.is_write
         ),
@@ -166,6 +170,15 @@ FACTORIES: dict[Any, Callable[..., torch.Tensor]] = {
     aten.new_empty.default: _made(0),
     aten.new_full.default: _made(None),
 }
+
+
+# What makes a tensor of one number, by that number; where the size is symbolic, all of them are ``full``.
+FILLS: dict[Any, int] = {aten.zeros.default: 0, aten.ones.default: 1, aten.empty.memory_format: 0}
+
+
+def filled(kwargs: dict[str, Any]) -> dict[str, Any]:
+    """Keywords of ``aten.full`` for those of an op in FILLS."""
+    return {"dtype": kwargs.get("dtype") or torch.get_default_dtype(), "device": kwargs.get("device")}
 
 
 def static_index(indices: Any, here: Callable[[], str]) -> list[Any]:

@@ -13,11 +13,13 @@ from torch import nn
 
 from ..errors import DataDependentError, InputError, Torch2EdgeError, TraceError
 from ..graph import Graph
+from ..shapes import Dynamic, check_examples
 from ..structure import call_names, flatten, flatten_call, leaf_names, text, unflatten
 from .checks import check_inputs, check_model
 from .hooks import module_paths
 from .source import innermost, place
 from .state import RefuseDataAssignment, held_tensors, no_draws, unchanged
+from .symbolic import Symbols, without_needless_guards
 from .tracer import Tracer, finish, storage_key
 
 __all__ = ["trace"]
@@ -35,6 +37,7 @@ def trace(
     *,
     is_leaf: Callable[[Any], bool],
     module_classes: tuple[type[nn.Module], ...] = (),
+    dynamic: Dynamic | None = None,
 ) -> Graph:
     """Run ``model(*args, **kwargs)`` once and give its ops.
 
@@ -44,13 +47,15 @@ def trace(
         kwargs: keyword inputs.
         is_leaf: says of an ATen overload whether it is recorded whole or taken apart further.
         module_classes: submodules of exactly these classes become one op each.
+        dynamic: the axes of the inputs that vary; all others have the examples' sizes for ever.
 
     Raises:
+        ConfigError: the model does not take all sizes of ``dynamic``; with the line that says so.
         TraceError: one of its kinds (errors.py), with the module path and the source line.
         InputError: inputs on another device than the model, of size zero, or missing.
     """
     try:
-        return _trace(model, args, kwargs or {}, is_leaf, module_classes)
+        return _trace(model, args, kwargs or {}, is_leaf, module_classes, dynamic or None)
     except _ForwardError as error:
         _check_without_tracing(model, args, kwargs or {}, error)
         raise TraceError(str(error)) from error.__cause__
@@ -58,17 +63,21 @@ def trace(
 
 def _trace(
     model: nn.Module, args: Sequence[Any], kwargs: Mapping[str, Any], is_leaf: Callable[[Any], bool],
-    module_classes: tuple[type[nn.Module], ...],
+    module_classes: tuple[type[nn.Module], ...], dynamic: Dynamic | None,
 ) -> Graph:  # fmt: skip
     tensors, structure = flatten_call(args, kwargs)
     names = call_names(structure)
     check_model(model)
     check_inputs(model, tensors, names)
-    tracer = Tracer(is_leaf, _names(model), _owned(model, tensors, names))
+    symbols = None
+    if dynamic:
+        check_examples(names, [t.shape for t in tensors], dynamic)
+        symbols = Symbols(dynamic, [t.shape for t in tensors])
+    tracer = Tracer(is_leaf, _names(model), _owned(model, tensors, names), symbols)
     with torch.inference_mode():  # a view in inference mode must be one of an inference tensor
-        stand_ins = [tracer.input(t, n) for t, n in zip(tensors, names)]
+        stand_ins = [tracer.input(t, n, i) for i, (t, n) in enumerate(zip(tensors, names))]
     call = unflatten(structure, stand_ins)
-    with _one_at_a_time, unchanged(model), no_draws(), _eager_attention(), torch.inference_mode():
+    with _one_at_a_time, unchanged(model), no_draws(), _eager_attention(), _rules(symbols), torch.inference_mode():
         with module_paths(model, tracer, module_classes):
             result = _run(model, call["args"], call["kwargs"], tracer)
         try:
@@ -84,7 +93,13 @@ def _trace(
         {path: type(m).__name__ for path, m in model.named_modules()},
     )  # fmt: skip
     graph.drop_unused()
+    if symbols:
+        symbols.describe(graph)
     return graph
+
+
+def _rules(symbols: Symbols | None) -> contextlib.AbstractContextManager[None]:
+    return without_needless_guards() if symbols else contextlib.nullcontext()
 
 
 class _ForwardError(TraceError):

@@ -17,8 +17,12 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from ..errors import DataDependentError, InplaceError, RandomOpError, TraceError
 from ..graph import Constant, Op, Value, map_tensors
-from .functional import FACTORIES, SAME_VALUE, core_decompositions, functional_form, is_random, schema_of, static_index
+from ..sizes import has_symbolic, settle
+from .functional import (
+    FACTORIES, FILLS, SAME_VALUE, core_decompositions, filled, functional_form, is_random, schema_of, static_index,
+)  # fmt: skip
 from .source import caller, place
+from .symbolic import Symbols
 from .tensor import Buffer, Link, Traced
 from .views import as_strided, write_through
 
@@ -40,9 +44,12 @@ class Tracer(TorchDispatchMode):
         is_leaf: says of an ATen overload whether it is recorded whole.
         names: id of each parameter and buffer -> its name.
         owned: storage key of the model's own and the user's tensors -> what it is; a write to one is refused.
+        symbols: the sizes that vary, or None where all shapes are fixed.
     """
 
-    def __init__(self, is_leaf: Callable[[Any], bool], names: dict[int, str], owned: dict[int, str]) -> None:
+    def __init__(
+        self, is_leaf: Callable[[Any], bool], names: dict[int, str], owned: dict[int, str], symbols: Symbols | None = None
+    ) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self.ops: list[Op] = []
         self.path = ""
@@ -50,6 +57,9 @@ class Tracer(TorchDispatchMode):
         self.refused: TraceError | None = None  # the first error of ours, which the forward may have caught
         self.depth = 0  # > 0 inside a submodule that is converted as a whole: nothing is recorded
         self._is_leaf, self._names, self._owned = is_leaf, names, owned
+        self._symbols = symbols
+        if symbols is not None:
+            symbols.here = self.here
         self._count = 0
         self._metas: dict[int, tuple[torch.Tensor, torch.Tensor]] = {}
         self._promoted: dict[int, tuple[Traced, torch.Tensor]] = {}  # real memory that got a traced write
@@ -58,16 +68,23 @@ class Tracer(TorchDispatchMode):
 
     # ---- values -----------------------------------------------------------------------------------------------------
 
-    def input(self, tensor: torch.Tensor, name: str) -> Traced:
+    def input(self, tensor: torch.Tensor, name: str, position: int) -> Traced:
         """A traced stand-in for an input of the model."""
-        meta = torch.empty_strided(tensor.shape, tensor.stride(), dtype=tensor.dtype, device="meta")
+        meta = self._symbols.input(tensor, position) if self._symbols else self._like(tensor)
         value = self.new_value(meta)
         return Traced(meta, value, Buffer(value, meta, tensor.device, frozen=f"the input {name}"))
 
     def new_value(self, meta: torch.Tensor) -> Value:
         """A fresh value of the shape and dtype of ``meta``."""
         self._count += 1
-        return Value(self._count - 1, tuple(meta.shape), meta.dtype, self.depth > 0)
+        shape = settle(meta.shape) if self._symbols else tuple(meta.shape)
+        return Value(self._count - 1, shape, meta.dtype, self.depth > 0)
+
+    def _like(self, tensor: torch.Tensor) -> torch.Tensor:
+        """A tensor without data of the same layout, for PyTorch's shape rules."""
+        if self._symbols:
+            return self._symbols.empty(tensor.shape, tensor.stride(), tensor.dtype)
+        return torch.empty_strided(tensor.shape, tensor.stride(), dtype=tensor.dtype, device="meta")
 
     def read(self, tensor: torch.Tensor) -> Value | Constant:
         """What ``tensor`` holds now."""
@@ -117,6 +134,8 @@ class Tracer(TorchDispatchMode):
             args, kwargs = map_tensors((args, kwargs), self._current)
         traced = next((t for t in tensors_in((args, kwargs)) if isinstance(t, Traced)), None)
         if traced is None:
+            if self._symbols and has_symbolic((args, kwargs)):
+                return self._sized_op(func, args, kwargs)
             return self._constant_op(func, args, kwargs)
         if func in _READS:
             raise DataDependentError(
@@ -130,6 +149,8 @@ class Tracer(TorchDispatchMode):
             with self:
                 return as_strided(*args, **kwargs)
         if func in FACTORIES:
+            if self._symbols and has_symbolic((traced.shape, args, kwargs)):
+                return self._call(FACTORIES[func], *args, **kwargs)
             return self._note_made(FACTORIES[func](*args, **kwargs).to(kwargs.get("device") or traced.device), ())
         if self._is_leaf(func):
             self._refuse_random(func, args, kwargs)
@@ -168,18 +189,35 @@ class Tracer(TorchDispatchMode):
                     constant.tensor = constant.tensor.clone()  # ops so far saw the memory as it is now
         return self._note_made(func(*args, **kwargs), () if func is aten.lift_fresh.default else (args, kwargs))
 
+    def _sized_op(self, func: Any, args: Any, kwargs: Any) -> Any:
+        """An op on no traced tensor, but with a symbolic size among its arguments: its result depends on the inputs too."""
+        if schema_of(func).is_mutable:
+            return self._write_op(func, args, kwargs)
+        if func in FILLS:
+            return self._call(aten.full.default, args[0], FILLS[func], **filled(kwargs))
+        given = tensors_in((args, kwargs))
+        device = torch.device(kwargs.get("device") or (given[0].device if given else "cpu"))
+        if given and schema_of(func).aliases and storage_key(given[0]) in self._made:  # both may still be written to
+            return self._dispatch(func, (self._promote(given[0]), *args[1:]), kwargs)
+        if self._is_leaf(func):
+            self._refuse_random(func, args, kwargs)
+            return self._record(func, args, kwargs, device)
+        return self._decompose(func, args, kwargs, device)
+
     def _note_made(self, result: Any, given: Any) -> Any:
         """Remember which memory the forward allocated itself: only that it may write to."""
         keys = {storage_key(t) for t in tensors_in(result) if t.layout == torch.strided}
         self._made |= keys - {storage_key(t) for t in tensors_in(given) if t.layout == torch.strided}
         return result
 
+    def _not_its_own(self, tensor: torch.Tensor) -> str:
+        """What a real tensor is that the forward did not make, else ""."""
+        key = storage_key(tensor)
+        foreign = "a tensor that it did not make (a global, one of another object, NumPy's memory)"
+        return self._owned.get(key) or ("" if key in self._made or isinstance(tensor, Traced) else foreign)
+
     def _refuse_owned(self, func: Any, target: torch.Tensor) -> None:
-        key = storage_key(target)
-        owner = self._owned.get(key)
-        if owner is None and key not in self._made:
-            owner = "a tensor that it did not make (a global, one of another object, NumPy's memory)"
-        if owner:
+        if owner := self._not_its_own(target):
             raise InplaceError(
                 f"{func} {self.here()}: the forward writes to {owner}. An engine keeps no state between calls: return "
                 "the new value as an output and pass it in again."
@@ -190,9 +228,13 @@ class Tracer(TorchDispatchMode):
     def _record(self, func: Any, args: Any, kwargs: Any, device: torch.device, same_value: bool = False) -> Any:
         if func in (aten.index.Tensor, aten.index_put.default):
             args = (args[0], static_index(args[1], self.here), *args[2:])
-        metas: dict[int, torch.Tensor] = {}
         recorded = map_tensors((args, kwargs), self.read)
-        meta_args, meta_kwargs = map_tensors((args, kwargs), lambda t: self._meta(t, metas))
+        layout_matters = self._symbols is None or schema_of(func).aliases
+        meta_args, meta_kwargs = map_tensors((args, kwargs), self._meta if layout_matters else self._dense)
+        if self._symbols:
+            recorded = settle(recorded)
+            if schema_of(func).makes:
+                meta_kwargs["device"] = kwargs.get("device") or device
         if meta_kwargs.get("device") is not None:
             device, meta_kwargs["device"] = torch.device(meta_kwargs["device"]), "meta"
         result = self._shapes(func, meta_args, meta_kwargs)
@@ -221,21 +263,31 @@ class Tracer(TorchDispatchMode):
         if isinstance(source, Traced) and meta is source.meta:
             return source  # also where the schema does not tell, as of dropout in eval mode
         if schema_of(func).aliases and isinstance(source, Traced) and storage_key(meta) == storage_key(source.meta):
-            return Traced(meta, value, source.buffer, (*source.chain, Link(func, tuple(args[1:]), kwargs, index)))
-        return Traced(meta, value, Buffer(value, meta, device, hidden=self.depth > 0))
+            with torch.inference_mode(source.is_inference()):
+                return Traced(meta, value, source.buffer, (*source.chain, Link(func, tuple(args[1:]), kwargs, index)))
+        frozen = self._not_its_own(source) if schema_of(func).aliases and isinstance(source, torch.Tensor) else ""
+        # PyTorch demands that a view of a tensor from outside of inference mode (a parameter) is one too
+        with torch.inference_mode(not isinstance(source, torch.Tensor) or source.is_inference()):
+            return Traced(meta, value, Buffer(value, meta, device, frozen, hidden=self.depth > 0))
 
-    def _meta(self, tensor: torch.Tensor, local: dict[int, torch.Tensor]) -> torch.Tensor:
+    def _meta(self, tensor: torch.Tensor) -> torch.Tensor:
         if isinstance(tensor, Traced):
             return tensor.meta
         if id(tensor) not in self._metas:  # the tensor is kept too: its id must not be used again
-            meta = torch.empty_strided(tensor.shape, tensor.stride(), dtype=tensor.dtype, device="meta")
-            self._metas[id(tensor)] = (tensor, meta)
+            self._metas[id(tensor)] = (tensor, self._like(tensor))
         return self._metas[id(tensor)][1]
+
+    def _dense(self, tensor: torch.Tensor) -> torch.Tensor:
+        """The same, as if contiguous: comparing the strides of symbolic sizes takes long, and asks what need not be asked."""
+        assert self._symbols
+        if isinstance(tensor, Traced) and not tensor.chain:
+            return tensor.meta
+        return self._symbols.empty(tensor.shape, None, tensor.dtype)
 
     def _shapes(self, func: Any, args: Any, kwargs: Any) -> Any:
         """PyTorch's shape rule of ``func``, run on the meta device."""
         try:
-            return func(*args, **kwargs)
+            return self._symbols.call(func, args, kwargs) if self._symbols else func(*args, **kwargs)
         except NotImplementedError as error:
             if func.namespace != "aten":
                 raise TraceError(
@@ -323,7 +375,7 @@ class Tracer(TorchDispatchMode):
         if isinstance(tensor, Traced) or storage_key(tensor) not in self._promoted:
             return tensor
         owner, _ = self._promoted[storage_key(tensor)]
-        meta = torch.empty_strided(tensor.shape, tensor.stride(), dtype=tensor.dtype, device="meta")
+        meta = self._like(tensor)
         layout = (list(tensor.shape), list(tensor.stride()), tensor.storage_offset())
         view = Traced(meta, owner.value, owner.buffer, (Link(aten.as_strided.default, layout, {}, 0),))
         view.version = -1
@@ -333,7 +385,7 @@ class Tracer(TorchDispatchMode):
         """``target`` is real (``out = torch.zeros(...)``), what is written to it is traced: its memory becomes a value."""
         size = target.untyped_storage().nbytes() // target.element_size()
         value = self._as_value(target.as_strided((size,), (1,), 0).clone(), target.device)
-        meta = torch.empty(size, dtype=target.dtype, device="meta")
+        meta = self._like(target.as_strided((size,), (1,), 0))
         owner = Traced(meta, value, Buffer(value, meta, target.device, hidden=self.depth > 0))
         self._promoted[storage_key(target)] = (owner, target)  # the tensor is kept: its memory must not be used again
         return self._current(target)

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 
 from ..errors import InplaceError
+from ..sizes import has_symbolic
 
 __all__ = ["as_strided", "write_through"]
 
@@ -80,6 +81,11 @@ def _diagonal(func: Any, base: Any, new: Any, index: int, offset: int = 0, dim1:
 
 def _positions(base: torch.Tensor, size: list[int], stride: list[int], offset: int | None) -> torch.Tensor:
     """Where each element of the strided view lies in a contiguous ``base``."""
+    if has_symbolic((base.shape, size, stride, offset)):
+        raise InplaceError(
+            "as_strided, or a write to a view of memory that the forward made, over a dynamic axis has no form in an engine. "
+            "Build the result with torch.cat or torch.where, or make the axis static."
+        )
     if not base.is_contiguous():
         raise InplaceError("as_strided of a tensor that is not contiguous has no form in an engine. Use .contiguous() first.")
     numbers = torch.arange(base.numel(), device=base.device)

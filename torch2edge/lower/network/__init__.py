@@ -1,6 +1,7 @@
 """Network: the one thing that converters speak to. A file a family of layers; what they share is in core.py."""
 
 from ..._trt import capabilities
+from ...sizes import settle
 from .activations import Activations
 from .core import Core, Tensor
 from .matrix import Matrix
@@ -10,8 +11,9 @@ from .reductions import Reductions
 from .resize import Resize
 from .shapes import Shapes
 from .spatial import Spatial
+from .symbols import at_least, is_symbolic, same, symbols
 
-__all__ = ["Network", "Tensor", "capabilities"]
+__all__ = ["Network", "Tensor", "at_least", "capabilities", "is_symbolic", "same", "settle", "symbols"]
 
 
 class Network(Normalization, Activations, Resize, Spatial, Reductions, Matrix, Pointwise, Shapes, Core):

@@ -16,7 +16,7 @@ class Activations(Spatial):
     def parametric_relu(self, x: Value, slopes: Tensor) -> Tensor:
         """IParametricReLULayer: ``x`` where it is positive, else ``x * slopes``; of the same rank and dtype."""
         t = self.tensor(x)
-        return self.result(self.layer(self.raw.add_parametric_relu(t.raw, slopes.raw)), t.dtype)
+        return self.result(self.layer(self.raw.add_parametric_relu(t.raw, slopes.raw)), t.dtype, t.shape)
 
     def softplus(self, x: Value, beta: float = 1.0) -> Tensor:
         """``log(1 + exp(beta * x)) / beta`` for any ``x``; with beta = -1 this is the logarithm of the sigmoid.

@@ -11,6 +11,7 @@ import torch
 
 from ..._trt import capabilities, carried, inside, last_errors, to_trt_dtype, trt
 from ...errors import ConfigError, ConversionError
+from .symbols import is_symbolic, same
 
 __all__ = ["Core", "Layer", "Tensor", "Value"]
 
@@ -47,6 +48,24 @@ class Layer:
 def _category(dtype: torch.dtype) -> int:
     """bool < integers < floats, the order of PyTorch's promotion."""
     return 2 if dtype.is_floating_point else 1 if dtype != torch.bool else 0
+
+
+def _dtype_of_number(value: Any) -> torch.dtype:
+    """The dtype of a Python number, which may be symbolic, as a tensor."""
+    if is_symbolic(value):
+        return torch.int64 if isinstance(value, torch.SymInt) else torch.float32
+    return torch.tensor(value).dtype
+
+
+def _completed(inferred: tuple[int, ...], shape: Sequence[int]) -> tuple[int, ...]:
+    """The shape that TensorRT infers, with the sizes that it leaves open (-1) as PyTorch computes them.
+
+    Raises:
+        ConversionError: the two contradict each other.
+    """
+    if len(inferred) != len(shape) or any(n != -1 and not same(n, wanted) for n, wanted in zip(inferred, shape)):
+        raise ConversionError(f"TensorRT infers the shape {list(inferred)}, but it must be {list(shape)}")
+    return tuple(shape)
 
 
 class Core:
@@ -97,10 +116,14 @@ class Core:
         """
         if raw is None:
             raise ConversionError("TensorRT refused the layer: " + ("; ".join(last_errors(2)) or "it gave no reason"))
-        raw.name = self._free(f"{self._module}/{self._op}" if len(self.layers) == self._first else
-                              f"{self._module}/{self._op}/{raw.type.name.lower()}")  # fmt: skip
+        name = f"{self._module}/{self._op}"
+        raw.name = self._free(f"{name}/{raw.type.name.lower()}" if self._added() else name)
         self.layers.append(Layer(raw, self._module, self._op, self._device_of(self._module)))
         return raw
+
+    def _added(self) -> list[Layer]:
+        """The layers of the op at hand so far, without the sizes that were computed for it."""
+        return [a for a in self.layers[self._first :] if (a.module, a.op) == (self._module, self._op)]
 
     def _free(self, wanted: str) -> str:
         name, count = wanted, 0
@@ -112,7 +135,7 @@ class Core:
 
     def _final_names(self) -> None:
         """An op of several layers: the first one says too what it is."""
-        added = self.layers[self._first :]
+        added = self._added()
         if len(added) > 1:
             first, before = added[0].raw, added[0].raw.name
             first.name = self._free(f"{before}/{first.type.name.lower()}")
@@ -121,20 +144,20 @@ class Core:
 
     # ---- values -----------------------------------------------------------------------------------------------------
 
-    def result(self, layer: Any, dtype: torch.dtype, index: int = 0) -> Tensor:
-        """An output of ``layer``, whose torch dtype is ``dtype``.
+    def result(self, layer: Any, dtype: torch.dtype, shape: Sequence[int] = (), index: int = 0) -> Tensor:
+        """An output of ``layer``, whose torch dtype is ``dtype``; ``shape`` is read where TensorRT leaves a size open.
 
         Raises:
-            ConversionError: TensorRT cannot tell its shape, so it found the layer's inputs wrong.
+            ConversionError: TensorRT cannot tell its shape, so it found the layer's inputs wrong; or it infers another.
         """
         raw = layer.get_output(index)
         if self.layers and self.layers[-1].raw is layer and index == 0:
             self.layers[-1].dtype = dtype
         try:
-            shape = tuple(raw.shape)
+            inferred = tuple(raw.shape)
         except (RuntimeError, ValueError) as error:  # before TensorRT 10 a wrong layer has a shape of rank -1
             raise ConversionError("; ".join(last_errors(2)) or str(error)) from error
-        return Tensor(raw, shape, dtype)
+        return Tensor(raw, inferred if -1 not in inferred else _completed(inferred, shape), dtype)
 
     def tensor(self, value: Value, dtype: torch.dtype | None = None) -> Tensor:
         """``value`` as a tensor of the network, cast to ``dtype``; a constant becomes a constant layer."""
@@ -199,12 +222,13 @@ class Core:
         if inside(dtype) == carried(dtype):
             return Tensor(raw, shape, dtype)
         with self.scope("", "input", []):
-            return self.result(self.layer(self.raw.add_cast(raw, self.data_type(dtype))), dtype)
+            return self.result(self.layer(self.raw.add_cast(raw, self.data_type(dtype))), dtype, shape)
 
     def leave(self, tensor: Tensor, own: bool) -> Tensor:
         """``tensor`` as an output of the network; ``own``: it must be a tensor of its own."""
         if inside(tensor.dtype) != carried(tensor.dtype):
-            return self.result(self.layer(self.raw.add_cast(tensor.raw, to_trt_dtype(tensor.dtype))), tensor.dtype)
+            layer = self.layer(self.raw.add_cast(tensor.raw, to_trt_dtype(tensor.dtype)))
+            return self.result(layer, tensor.dtype, tensor.shape)
         return self.identity(tensor) if own else tensor
 
     def cast(self, x: Value, dtype: torch.dtype) -> Tensor:
@@ -216,7 +240,7 @@ class Core:
         wanted = self.data_type(dtype)
         if inside(x.dtype) == inside(dtype):
             return Tensor(x.raw, x.shape, dtype)
-        return self.result(self.layer(self.raw.add_cast(x.raw, wanted)), dtype)
+        return self.result(self.layer(self.raw.add_cast(x.raw, wanted)), dtype, x.shape)
 
     @staticmethod
     def data_type(dtype: torch.dtype) -> Any:
@@ -234,7 +258,7 @@ class Core:
     def identity(self, x: Value) -> Tensor:
         """A tensor of its own with the value of ``x``."""
         t = self.tensor(x)
-        return self.result(self.layer(self.raw.add_identity(t.raw)), t.dtype)
+        return self.result(self.layer(self.raw.add_identity(t.raw)), t.dtype, t.shape)
 
     def promote(self, *values: Value, dtype: torch.dtype | None = None) -> tuple[Tensor, ...]:
         """Tensors of one dtype: ``dtype``, or PyTorch's promotion of all of them (torch.result_type)."""
@@ -247,7 +271,7 @@ class Core:
         ranks: list[torch.dtype | None] = [None, None, None]  # of tensors, 0-d tensors, numbers
         for value in values:
             is_tensor = isinstance(value, (Tensor, torch.Tensor))
-            dtype = value.dtype if is_tensor else torch.tensor(value).dtype  # type: ignore[union-attr]
+            dtype = value.dtype if is_tensor else _dtype_of_number(value)  # type: ignore[union-attr]
             rank = (0 if value.ndim else 1) if is_tensor else 2  # type: ignore[union-attr]
             ranks[rank] = dtype if ranks[rank] is None else torch.promote_types(ranks[rank], dtype)  # type: ignore[arg-type]
         result = None

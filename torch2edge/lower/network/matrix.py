@@ -11,6 +11,7 @@ from ..._trt import trt
 from .core import Tensor, Value
 from .equation import Term, explicit
 from .pointwise import Pointwise
+from .symbols import broadcast, same, same_shape
 
 __all__ = ["Matrix"]
 
@@ -39,7 +40,8 @@ class Matrix(Pointwise):
                 x.raw, op.TRANSPOSE if transpose_a else op.NONE, y.raw, op.TRANSPOSE if transpose_b else op.NONE
             )
         )
-        return self.result(layer, x.dtype)
+        batch = broadcast(x.shape[:-2], y.shape[:-2])
+        return self.result(layer, x.dtype, (*batch, x.shape[-1 if transpose_a else -2], y.shape[-2 if transpose_b else -1]))
 
     def _of_rank(self, value: Value, rank: int, dtype: torch.dtype) -> Tensor:
         """``value`` with axes of size 1 in front; a constant gets them itself, so that it stays the operand."""
@@ -67,16 +69,17 @@ class Matrix(Pointwise):
             return t
         if t.dtype in (torch.bool, torch.int8):
             return self.cast(self.reduce(self.cast(t, torch.int32), kind, dims, keepdim), t.dtype)
-        mask = axes_mask(dims or range(t.ndim), t.ndim)
-        layer = self.layer(self.raw.add_reduce(t.raw, getattr(trt.ReduceOperation, kind), mask, keepdim))
-        return self.result(layer, t.dtype)
+        axes = [d % t.ndim for d in dims or range(t.ndim)]
+        layer = self.layer(self.raw.add_reduce(t.raw, getattr(trt.ReduceOperation, kind), axes_mask(axes, t.ndim), keepdim))
+        left = [1 if d in axes else n for d, n in enumerate(t.shape) if keepdim or d not in axes]
+        return self.result(layer, t.dtype, left)
 
     def softmax(self, x: Value, dim: int) -> Tensor:
         """Softmax along ``dim``."""
         t = self.tensor(x)
         layer = self.layer(self.raw.add_softmax(t.raw))
         layer.axes = axes_mask([dim], t.ndim)
-        return self.result(layer, t.dtype)
+        return self.result(layer, t.dtype, t.shape)
 
     def einsum(self, equation: str, values: Sequence[Value]) -> Tensor:
         """torch.einsum. IEinsumLayer takes two operands, no ellipsis, no diagonal and no broadcast of size 1.
@@ -110,14 +113,15 @@ class Matrix(Pointwise):
 
     def _einsum_of_two(self, a: Tensor, of_a: Term, b: Tensor, of_b: Term, output: Term) -> Tensor:
         sizes_a, sizes_b = dict(zip(of_a, a.shape)), dict(zip(of_b, b.shape))
-        kept_a = [label for label in of_a if sizes_a[label] != 1 or sizes_b.get(label, 1) == 1]
-        kept_b = [label for label in of_b if sizes_b[label] != 1 or sizes_a.get(label, 1) == 1]
+        kept_a = [label for label in of_a if not same(sizes_a[label], 1) or same(sizes_b.get(label, 1), 1)]
+        kept_b = [label for label in of_b if not same(sizes_b[label], 1) or same(sizes_a.get(label, 1), 1)]
+        sizes = {n: sizes_b[n] for n in kept_b} | {n: sizes_a[n] for n in kept_a}
         x = self.reshape(a, [sizes_a[label] for label in kept_a])
         y = self.reshape(b, [sizes_b[label] for label in kept_b])
         letters = {label: chr(ord("a") + i) for i, label in enumerate(dict.fromkeys([*of_a, *of_b]))}
         left, right, result = ("".join(letters[label] for label in term) for term in (kept_a, kept_b, output))
         layer = self.layer(self.raw.add_einsum([x.raw, y.raw], f"{left},{right}->{result}"))
-        return self.result(layer, a.dtype)
+        return self.result(layer, a.dtype, [sizes[label] for label in output])
 
     def attention(self, query: Value, key: Value, value: Value, mask: Value | None, causal: bool) -> Tensor:
         """softmax(query keyᵀ + mask) value; true in a bool mask lets a position attend.
@@ -132,7 +136,8 @@ class Matrix(Pointwise):
             result = self._attention_layer(q, k, v, mask, causal)
         else:
             if causal:
-                mask = self._additive(torch.ones(q.shape[-2], k.shape[-2], dtype=torch.bool).tril())
+                mask = self.triangle(q.shape[-2], k.shape[-2])
+                mask = self._additive(mask) if isinstance(mask, torch.Tensor) else self._of_rank(mask, q.ndim, torch.bool)
             k, v = (self._repeat_heads(t, q) for t in (k, v))
             scores = self.matmul(q, k, transpose_b=True)
             if isinstance(mask, Tensor) and mask.dtype == torch.bool:
@@ -144,7 +149,7 @@ class Matrix(Pointwise):
 
     def _repeat_heads(self, t: Tensor, query: Tensor) -> Tensor:
         """Keys or values whose heads are shared by several heads of the queries; one head for all broadcasts as it is."""
-        if t.ndim < 3 or t.shape[-3] in (1, query.shape[-3]):
+        if t.ndim < 3 or same(t.shape[-3], 1) or same(t.shape[-3], query.shape[-3]):
             return t
         shared = self.unsqueeze(t, -3)
         shared = self.expand(shared, (*t.shape[:-2], query.shape[-3] // t.shape[-3], *t.shape[-2:]))
@@ -172,9 +177,9 @@ class Matrix(Pointwise):
             self.capabilities.attention_v2
             and q.dtype in (torch.float16, torch.bfloat16)
             and q.ndim == 4
-            and k.shape == v.shape
-            and (q.shape[0], q.shape[3]) == (k.shape[0], k.shape[3])
-            and q.shape[1] % k.shape[1] == 0
+            and same_shape(k.shape, v.shape)
+            and same_shape((q.shape[0], q.shape[3]), (k.shape[0], k.shape[3]))
+            and same(q.shape[1] % k.shape[1], 0)
         )
 
     def _attention_layer(self, q: Tensor, k: Tensor, v: Tensor, mask: Value | None, causal: bool) -> Tensor:
@@ -190,4 +195,4 @@ class Matrix(Pointwise):
             t = t if t.dtype == torch.bool else self.cast(t, q.dtype)
             t = self.reshape(t, (1,) * (4 - t.ndim) + t.shape)
             attention.mask = self.expand(t, (*t.shape[:2], q.shape[2], k.shape[2])).raw
-        return self.result(attention, q.dtype)
+        return self.result(attention, q.dtype, q.shape)

@@ -10,6 +10,7 @@ import torch
 from .core import Tensor, Value
 from .matrix import axes_mask
 from .spatial import Spatial
+from .symbols import same
 
 __all__ = ["Normalization"]
 
@@ -45,7 +46,7 @@ class Normalization(Spatial):
         if isinstance(weight, Tensor) or isinstance(bias, Tensor):  # the layer's own are meant to be constants
             return self.weighted(self.normalization(t, dims, None, None, shape, epsilon, groups), weight, bias, shape)
         count = math.prod(t.shape[d] for d in dims) * (t.shape[1] // groups if groups > 1 else 1)
-        if count == 1:  # TensorRT's layer does not build for statistics of one element
+        if same(count, 1):  # TensorRT's layer does not build for statistics of one element
             alone = self.cast(self.standardize(t, dims, epsilon), t.dtype)
             return self.weighted(alone, weight, bias, shape)
         size = math.prod(shape)
@@ -54,7 +55,7 @@ class Normalization(Spatial):
         add = self.raw.add_normalization_v2 if groups > 1 else self.raw.add_normalization
         layer = self.layer(add(t.raw, scale.raw, shift.raw, axes_mask(dims, t.ndim)))
         layer.epsilon, layer.num_groups = epsilon, groups
-        return self.result(layer, t.dtype)
+        return self.result(layer, t.dtype, t.shape)
 
     def standardize(self, x: Value, dims: Sequence[int], epsilon: float) -> Tensor:
         """``(x - mean) / sqrt(variance + epsilon)`` over any ``dims``, from reductions; in float32, as PyTorch does it."""
@@ -76,7 +77,7 @@ class Normalization(Spatial):
         t = self.tensor(x)
         if t.ndim == 4 and size % 2 and size <= 15 and beta >= 0.01 and k >= 1e-5:
             layer = self.layer(self.raw.add_lrn(t.raw, size, alpha, beta, k))
-            return self.result(layer, t.dtype)
+            return self.result(layer, t.dtype, t.shape)
         squares = self.mul(*[self.cast(t, torch.float32)] * 2)
         rows = self.reshape(squares, (t.shape[0], 1, t.shape[1], -1))
         ends = [size // 2, 0], [(size - 1) // 2, 0]

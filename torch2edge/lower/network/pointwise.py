@@ -11,6 +11,7 @@ from ..._trt import trt
 from ...errors import ConversionError
 from .core import Tensor, Value
 from .shapes import Shapes
+from .symbols import broadcast, is_symbolic
 
 __all__ = ["Pointwise"]
 
@@ -68,7 +69,7 @@ class Pointwise(Shapes):
             layer.alpha = alpha
         if beta is not None:
             layer.beta = beta
-        return self.result(layer, t.dtype)
+        return self.result(layer, t.dtype, t.shape)
 
     def unary(self, x: Value, kind: str, dtype: torch.dtype | None = None) -> Tensor:
         """IUnaryLayer of ``kind`` (a name of trt.UnaryOperation); ``dtype`` casts the input first.
@@ -84,7 +85,7 @@ class Pointwise(Shapes):
                 negative = self.elementwise("SUB", 0, t, t.dtype)
                 return negative if kind == "NEG" else self.elementwise("MAX", t, negative)
         layer = self.layer(self.raw.add_unary(t.raw, getattr(trt.UnaryOperation, kind)))
-        return self.result(layer, torch.bool if kind in ("NOT", "ISINF", "ISNAN") else t.dtype)
+        return self.result(layer, torch.bool if kind in ("NOT", "ISINF", "ISNAN") else t.dtype, t.shape)
 
     def elementwise(self, kind: str, a: Value, b: Value, dtype: torch.dtype | None = None) -> Tensor:
         """IElementWiseLayer of ``kind`` (a name of trt.ElementWiseOperation) with PyTorch's broadcast and promotion.
@@ -111,7 +112,7 @@ class Pointwise(Shapes):
                 return self.affine(self.cast(b, dtype), *_AFFINE[kind](float(a)))  # type: ignore[arg-type]
         x, y = self.aligned(a, b, dtype=dtype)
         layer = self.layer(self.raw.add_elementwise(x.raw, y.raw, getattr(trt.ElementWiseOperation, kind)))
-        result = self.result(layer, torch.bool if kind in _COMPARISONS else x.dtype)
+        result = self.result(layer, torch.bool if kind in _COMPARISONS else x.dtype, broadcast(x.shape, y.shape))
         return self._wrapped(result, torch.int32) if result.dtype == torch.uint8 and kind in _AFFINE else result
 
     def _wrapped(self, x: Tensor, dtype: torch.dtype) -> Tensor:
@@ -127,7 +128,8 @@ class Pointwise(Shapes):
         elif kind not in _OF_BOOLS:
             raise ConversionError(f"{kind} on bools; cast first (.int() or .float())")
         op = getattr(trt.ElementWiseOperation, _OF_BOOLS.get(kind, "AND"))
-        result = self.result(self.layer(self.raw.add_elementwise(x.raw, y.raw, op)), torch.bool)
+        layer = self.layer(self.raw.add_elementwise(x.raw, y.raw, op))
+        result = self.result(layer, torch.bool, broadcast(x.shape, y.shape))
         return self.unary(result, "NOT") if kind == "EQUAL" else result
 
     def add(self, a: Value, b: Value) -> Tensor:
@@ -149,7 +151,7 @@ class Pointwise(Shapes):
     def affine(self, x: Tensor, scale: float, shift: float) -> Tensor:
         """``x * scale + shift`` with numbers, x a float image (rank 4): one IScaleLayer, which DLA takes too."""
         weights = [self.weights(torch.tensor(v, dtype=torch.float64), x.dtype) for v in (shift, scale, 1.0)]
-        return self.result(self.layer(self.raw.add_scale_nd(x.raw, trt.ScaleMode.UNIFORM, *weights, 1)), x.dtype)
+        return self.result(self.layer(self.raw.add_scale_nd(x.raw, trt.ScaleMode.UNIFORM, *weights, 1)), x.dtype, x.shape)
 
     def compare(self, kind: str, a: Value, b: Value) -> Tensor:
         """EQUAL, GREATER, LESS, and NOT_EQUAL, GREATER_EQUAL, LESS_EQUAL; NaN is unequal to all, as in PyTorch."""
@@ -176,7 +178,8 @@ class Pointwise(Shapes):
             else self.constant(v, d, rank)
             for v, d in values
         )  # fmt: skip
-        return self.result(self.layer(self.raw.add_select(mask.raw, x.raw, y.raw)), dtype)
+        layer = self.layer(self.raw.add_select(mask.raw, x.raw, y.raw))
+        return self.result(layer, dtype, broadcast(mask.shape, x.shape, y.shape))
 
     def is_nan(self, x: Tensor) -> Tensor:
         """Where ``x`` is NaN. ``x != x`` is no way to ask: TensorRT may simplify it."""
@@ -249,7 +252,7 @@ class Pointwise(Shapes):
     def _power_of_number(self, x: Tensor, exponent: float) -> Tensor:
         whole = float(exponent).is_integer()
         if exponent == 0:
-            return self.constant(torch.ones(x.shape), x.dtype)
+            return self.filled(1, x.shape, x.dtype)
         if whole and (abs(exponent) <= 64 or not x.dtype.is_floating_point):
             result = self._product(x, abs(int(exponent)))
             return result if exponent > 0 else self.unary(result, "RECIP")
@@ -277,5 +280,7 @@ def _number(value: Value) -> bool:
 
 
 def _outside_half(value: Value) -> bool:
-    """Whether a number overflows, or loses digits, as float16."""
+    """Whether a number overflows, or loses digits, as float16; one that depends on a size may."""
+    if is_symbolic(value):
+        return True
     return isinstance(value, (int, float)) and math.isfinite(value) and value != 0 and not 6.2e-5 < abs(value) < 65504

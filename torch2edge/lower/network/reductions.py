@@ -12,6 +12,7 @@ from ...errors import ConversionError
 from .core import Tensor, Value
 from .matrix import Matrix, axes_mask
 from .pointwise import wide
+from .symbols import is_symbolic
 
 __all__ = ["Reductions"]
 
@@ -39,13 +40,13 @@ class Reductions(Matrix):
             back = [order.index(d) for d in range(t.ndim)]
             return self.permute(self.extreme_index(self.permute(t, order), kind, -1), back)
         layer = self.layer(self.raw.add_topk(t.raw, getattr(trt.TopKOperation, kind), 1, axes_mask([dim], t.ndim)))
-        return self.cast(self.result(layer, torch.int32, 1), torch.int64)
+        return self.cast(self.result(layer, torch.int32, [*t.shape[:dim], 1, *t.shape[dim + 1 :]], 1), torch.int64)
 
     def _first_index(self, x: Tensor, kind: str, dim: int) -> Tensor:
         count = x.shape[dim]
-        shape = [count if d == dim else 1 for d in range(x.ndim)]
+        places = self.along(self.positions(count), dim, x.ndim)
         hit = self.elementwise("EQUAL", x, self.reduce(x, kind, [dim], keepdim=True))
-        positions = self.select(hit, torch.arange(count).reshape(shape), count)
+        positions = self.select(hit, places, count)
         return self.reduce(positions, "MIN", [dim], keepdim=True)
 
     def variance(self, x: Value, dims: Sequence[int], correction: float, keepdim: bool) -> tuple[Tensor, Tensor]:
@@ -59,9 +60,17 @@ class Reductions(Matrix):
         centered = self.elementwise("SUB", data, mean)
         result = self.reduce(self.elementwise("PROD", centered, centered), "AVG", dims, keepdim)
         count = math.prod(t.shape[d] for d in dims)
-        if correction:
+        if correction and is_symbolic(count):
+            result = self._corrected(result, count, correction)
+        elif correction:
             result = self.elementwise("PROD", result, count / (count - correction) if count > correction else math.inf)
         return self.cast(result, t.dtype), self.cast(self.reshape(mean, result.shape), t.dtype)
+
+    def _corrected(self, variance: Tensor, count: int, correction: float) -> Tensor:
+        """``variance * count / max(count - correction, 0)`` for a count that is not known before the engine runs."""
+        total = self.number(count, variance.dtype)
+        divisor = self.elementwise("MAX", self.elementwise("SUB", total, float(correction)), 0.0)
+        return self.elementwise("PROD", variance, self.elementwise("DIV", total, divisor))
 
     def vector_norm(self, x: Value, order: float, dims: Sequence[int], keepdim: bool, dtype: torch.dtype) -> Tensor:
         """The norm of ``order`` (0, inf and -inf too) over ``dims``, all axes where empty; computed in float32."""
@@ -92,11 +101,12 @@ class Reductions(Matrix):
         if self.capabilities.cumulative:
             axis = self.constant(torch.tensor(dim, dtype=torch.int32))
             layer = self.raw.add_cumulative(t.raw, axis.raw, trt.CumulativeOperation.SUM, False, False)
-            return self.result(self.layer(layer), t.dtype)
+            return self.result(self.layer(layer), t.dtype, t.shape)
         if not t.dtype.is_floating_point:
             raise ConversionError(f"a running sum of {t.dtype}: {self.capabilities.title} has none of integers; use .float()")
         order = [*(d for d in range(t.ndim) if d != dim), dim]
         rows = self.reshape(self.permute(t, order), (-1, t.shape[dim]))
-        sums = self.matmul(rows, torch.ones(t.shape[dim], t.shape[dim], dtype=t.dtype).triu())
+        upper = self.triangle(t.shape[dim], t.shape[dim], 0, upper=True)
+        sums = self.matmul(rows, upper.to(t.dtype) if isinstance(upper, torch.Tensor) else self.cast(upper, t.dtype))
         sums = self.reshape(sums, [t.shape[d] for d in order])
         return self.permute(sums, [order.index(d) for d in range(t.ndim)])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -45,7 +46,12 @@ class Spatial(Matrix):
         layer = self.layer(
             self.raw.add_convolution_nd(t.raw, weight.shape[0], kernel, held, self.weights(bias, t.dtype))  # type: ignore[union-attr]
         )
-        return self._convolved(layer, t, weight, bias, stride, padding, end_padding or padding, dilation, groups)
+        ends = end_padding or padding
+        space = [
+            (n + before + after - d * (k - 1) - 1) // s + 1
+            for n, k, s, before, after, d in zip(t.shape[-len(stride) :], weight.shape[2:], stride, padding, ends, dilation)  # type: ignore[union-attr]
+        ]
+        return self._convolved(layer, t, weight, bias, stride, padding, ends, dilation, groups, space)
 
     def deconvolution(
         self, x: Value, weight: Value, bias: torch.Tensor | None, stride: Sequence[int], padding: Sequence[int],
@@ -61,11 +67,18 @@ class Spatial(Matrix):
         held = self.weights(weight if isinstance(weight, torch.Tensor) else None, t.dtype)
         maps = weight.shape[1] * groups  # type: ignore[union-attr]
         layer = self.layer(self.raw.add_deconvolution_nd(t.raw, maps, kernel, held, self.weights(bias, t.dtype)))
-        return self.cast(self._convolved(layer, t, weight, bias, stride, padding, end_padding, dilation, groups), dtype)
+        space = [
+            (n - 1) * s - before - after + d * (k - 1) + 1
+            for n, k, s, before, after, d in zip(
+                t.shape[-len(stride) :], weight.shape[2:], stride, padding, end_padding, dilation  # type: ignore[union-attr]
+            )
+        ]
+        result = self._convolved(layer, t, weight, bias, stride, padding, end_padding, dilation, groups, space)
+        return self.cast(result, dtype)
 
     def _convolved(
         self, layer: Any, t: Tensor, weight: Value, bias: torch.Tensor | None, stride: Sequence[int],
-        padding: Sequence[int], end_padding: Sequence[int], dilation: Sequence[int], groups: int,
+        padding: Sequence[int], end_padding: Sequence[int], dilation: Sequence[int], groups: int, space: Sequence[int],
     ) -> Tensor:  # fmt: skip
         """The rest of both kinds of convolution: steps, ends, groups, a kernel that is a tensor, names for refit."""
         layer.stride_nd, layer.dilation_nd = self._flat(stride, 1), self._flat(dilation, 1)
@@ -76,7 +89,8 @@ class Spatial(Matrix):
         else:
             layer.set_input(1, self.image(self.tensor(weight, t.dtype), len(stride)).raw)
         self.note_weights(bias, layer)
-        return self._unflat(self.result(layer, t.dtype), len(stride))
+        shape = (t.shape[0], layer.num_output_maps, *self._flat(space, 1))
+        return self._unflat(self.result(layer, t.dtype, shape), len(stride))
 
     @staticmethod
     def _flat(sizes: Sequence[int], missing: int) -> tuple[int, ...]:
@@ -99,10 +113,15 @@ class Spatial(Matrix):
         t = self.image(given, len(window))
         layer = self.layer(self.raw.add_pooling_nd(t.raw, getattr(trt.PoolingType, kind), self._flat(window, 1)))
         layer.stride_nd = self._flat(stride, 1)
-        layer.pre_padding, layer.post_padding = self._flat(padding, 0), self._flat(end_padding or padding, 0)
+        ends = end_padding or padding
+        layer.pre_padding, layer.post_padding = self._flat(padding, 0), self._flat(ends, 0)
         if kind == "AVERAGE":
             layer.average_count_excludes_padding = not count_include_pad
-        pooled = self.result(layer, given.dtype)
+        space = [
+            (n + before + after - k) // s + 1
+            for n, k, s, before, after in zip(given.shape[-len(window) :], window, stride, padding, ends)
+        ]
+        pooled = self.result(layer, given.dtype, (*t.shape[:2], *self._flat(space, 1)))
         return self.reshape(pooled, (*given.shape[: -len(window)], *pooled.shape[-len(window) :]))
 
     def scale(self, x: Value, shift: torch.Tensor, scale: torch.Tensor) -> Tensor:
@@ -115,7 +134,7 @@ class Spatial(Matrix):
                 self.weights(torch.ones_like(scale), t.dtype), 1,
             )
         )  # fmt: skip
-        return self.reshape(self.result(layer, t.dtype), given.shape)
+        return self.reshape(self.result(layer, t.dtype, t.shape), given.shape)
 
     def average_along(self, x: Value, dim: int, windows: Sequence[range]) -> Tensor:
         """Element i of axis ``dim`` becomes the average of the elements ``windows[i]``: a product with a constant matrix."""
@@ -129,6 +148,30 @@ class Spatial(Matrix):
         rows = self.reshape(t, (*t.shape[: dim + 1], -1))
         result = self.matmul(matrix.to(t.dtype), rows)
         return self.reshape(result, (*t.shape[:dim], len(windows), *t.shape[dim + 1 :]))
+
+    def pooled_to(self, x: Value, kind: str, dim: int, size: int) -> Tensor:
+        """Adaptive pooling of axis ``dim`` to ``size`` where one of the sizes is symbolic; kind AVERAGE or MAX.
+
+        Element i is of the elements from ``floor(i * old / new)`` to below ``ceil((i + 1) * old / new)``. Which those are
+        is a matrix that the engine computes: a product with it averages; for the maximum others are minus infinity.
+        """
+        t = self.tensor(x)
+        dim %= t.ndim
+        old, new = t.shape[dim], size
+        order = [*(d for d in range(t.ndim) if d != dim), dim]
+        rows = self.unsqueeze(self.tensor(self.positions(new)), 1)  # (new, 1)
+        start = self.elementwise("FLOOR_DIV", self.mul(rows, old), new)
+        end = self.elementwise("FLOOR_DIV", self.add(self.mul(self.add(rows, 1), old), new - 1), new)
+        places = self.unsqueeze(self.tensor(self.positions(old)), 0)  # (1, old)
+        inside = self.elementwise("AND", self.compare("GREATER_EQUAL", places, start), self.elementwise("LESS", places, end))
+        moved = self.permute(t, order)
+        if kind == "MAX":
+            seen = self.select(inside, self.unsqueeze(moved, -2), self.tensor(-math.inf, t.dtype), t.dtype)
+            pooled = self.reduce(seen, "MAX", [-1], keepdim=False)
+        else:
+            share = self.div(self.cast(inside, torch.float32), self.cast(self.sub(end, start), torch.float32))
+            pooled = self.cast(self.matmul(self.cast(moved, torch.float32), share, transpose_b=True), t.dtype)
+        return self.permute(pooled, [order.index(d) for d in range(t.ndim)])
 
     def maximum_along(self, x: Value, dim: int, windows: Sequence[Sequence[int]]) -> Tensor:
         """Element i of axis ``dim`` becomes the greatest of the elements ``windows[i]``."""

@@ -1,0 +1,70 @@
+"""Sizes that are known only when an engine runs: torch.SymInt in the place of int. Nothing here adds a guard.
+
+A size is compared with these functions and never with ``==``: Python would ask PyTorch for a yes or no, which answers for
+the traced example and so fixes the size.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch.fx.experimental.symbolic_shapes import bound_sympy, statically_known_true
+
+__all__ = ["at_least", "bounds", "broadcast", "expression", "is_symbolic", "same", "same_shape", "symbols"]
+
+_SYMBOLIC = (torch.SymInt, torch.SymFloat)
+
+
+def is_symbolic(value: Any) -> bool:
+    """Whether ``value`` is a number that depends on the size of an input."""
+    return isinstance(value, _SYMBOLIC)
+
+
+def expression(value: Any) -> Any:
+    """The sympy expression of a symbolic number, with everything in it that a guard has fixed."""
+    return value.node.expr
+
+
+def same(a: Any, b: Any) -> bool:
+    """Whether two sizes are equal whatever the inputs' sizes are."""
+    if is_symbolic(a) or is_symbolic(b):
+        return bool(statically_known_true(a == b))
+    return bool(a == b)
+
+
+def same_shape(a: Sequence[Any], b: Sequence[Any]) -> bool:
+    """Whether two shapes are equal whatever the inputs' sizes are."""
+    return len(a) == len(b) and all(map(same, a, b))
+
+
+def at_least(size: Any, limit: int) -> bool:
+    """Whether ``size`` is at least ``limit`` whatever the inputs' sizes are."""
+    return bool(statically_known_true(size >= limit)) if is_symbolic(size) else bool(size >= limit)
+
+
+def symbols(tree: Any) -> set[Any]:
+    """The sympy symbols of all symbolic numbers in nested tuples, lists and dicts."""
+    if isinstance(tree, (tuple, list)):
+        return set().union(*map(symbols, tree))
+    if isinstance(tree, dict):
+        return symbols(list(tree.values()))
+    return set(expression(tree).free_symbols) if is_symbolic(tree) else set()
+
+
+def bounds(value: Any) -> tuple[int | None, int | None]:
+    """The least and the greatest value that a size can have; None where nothing bounds it."""
+    if not is_symbolic(value):
+        return value, value
+    found = bound_sympy(expression(value), value.node.shape_env.var_to_range)
+    return tuple(int(end) if end.is_finite and end.is_integer else None for end in (found.lower, found.upper))  # type: ignore[return-value]
+
+
+def broadcast(*shapes: Sequence[Any]) -> tuple[Any, ...]:
+    """The shape of an elementwise result of shapes of one rank."""
+    result = []
+    for sizes in zip(*shapes):
+        others = [n for n in sizes if not same(n, 1)]
+        result.append(next((n for n in others if not is_symbolic(n)), others[0] if others else 1))
+    return tuple(result)
