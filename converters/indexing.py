@@ -37,7 +37,7 @@ def slice_tensor(net: Network, self: Value, dim: int, start: int | None, end: in
     return net.slice(self, dim, chosen.start, len(chosen), step)
 
 
-@converter(aten.narrow.default)
+@converter(aten.narrow.default, aten.narrow_copy.default)
 def narrow(net: Network, self: Value, dim: int, start: int, length: int) -> Tensor:
     """narrow(Tensor(a) self, int dim, SymInt start, SymInt length) -> Tensor(a)"""
     return net.slice(self, dim, start % self.shape[dim] if start < 0 else start, length)

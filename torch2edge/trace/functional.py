@@ -24,6 +24,17 @@ __all__ = [
 
 aten = torch.ops.aten
 
+# Ops that have no form of fixed shapes, by name, for torchvision may not be imported: why, and the way out.
+_MANY = "how many boxes are kept depends on the data, and an engine needs shapes that follow from the input shapes. "
+_REFUSED = {
+    "aten::_pack_padded_sequence": (
+        "a packed sequence: its batch shrinks from step to step with the lengths, and the shapes of an engine do not. Pad the "
+        "sequences, run the layer on the padded batch, and read each one's result at its own length; for a layer that is "
+        "bidirectional convert one engine a length"
+    ),
+    "torchvision::nms": _MANY + "Return boxes and scores, and call nms on the engine's outputs",
+}
+
 
 @dataclass(frozen=True)
 class Schema:
@@ -33,6 +44,7 @@ class Schema:
     aliases: bool  # a result may share memory with an argument
     composite: bool  # PyTorch can take it apart (CompositeImplicitAutograd)
     random: bool
+    refused: str  # why no engine can hold it, and the way out
     writes: tuple[tuple[int, str], ...]  # position and name of each argument that is written to
 
     def written(self, args: Any, kwargs: Any) -> list[torch.Tensor]:
@@ -50,6 +62,7 @@ def schema_of(func: Any) -> Schema:
         aliases=any(r.alias_info is not None for r in schema.returns),
         composite=torch._C._dispatch_has_kernel_for_dispatch_key(func.name(), "CompositeImplicitAutograd"),
         random=torch.Tag.nondeterministic_seeded in func.tags,
+        refused=_REFUSED.get(schema.name, ""),
         writes=tuple(
             (i, a.name) for i, a in enumerate(schema.arguments) if a.alias_info is not None and a.alias_info.is_write
         ),

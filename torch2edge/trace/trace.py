@@ -12,13 +12,15 @@ import torch
 from torch import nn
 
 from ..errors import DataDependentError, InputError, Torch2EdgeError, TraceError
-from ..graph import Graph
+from ..graph import Function, Graph
 from ..structure import call_names, flatten, flatten_call, leaf_names, text, unflatten
 from .checks import check_inputs, check_model
+from .compiled import eager_only
 from .hooks import module_paths
 from .source import innermost, place
 from .state import RefuseDataAssignment, held_tensors, no_draws, unchanged
 from .tracer import Tracer, finish, storage_key
+from .whole import whole_functions
 
 __all__ = ["trace"]
 
@@ -35,6 +37,7 @@ def trace(
     *,
     is_leaf: Callable[[Any], bool],
     module_classes: tuple[type[nn.Module], ...] = (),
+    functions: Sequence[Function] = (),
 ) -> Graph:
     """Run ``model(*args, **kwargs)`` once and give its ops.
 
@@ -44,13 +47,14 @@ def trace(
         kwargs: keyword inputs.
         is_leaf: says of an ATen overload whether it is recorded whole or taken apart further.
         module_classes: submodules of exactly these classes become one op each.
+        functions: functions of which each call becomes one op.
 
     Raises:
         TraceError: one of its kinds (errors.py), with the module path and the source line.
         InputError: inputs on another device than the model, of size zero, or missing.
     """
     try:
-        return _trace(model, args, kwargs or {}, is_leaf, module_classes)
+        return _trace(model, args, kwargs or {}, is_leaf, module_classes, functions)
     except _ForwardError as error:
         _check_without_tracing(model, args, kwargs or {}, error)
         raise TraceError(str(error)) from error.__cause__
@@ -58,7 +62,7 @@ def trace(
 
 def _trace(
     model: nn.Module, args: Sequence[Any], kwargs: Mapping[str, Any], is_leaf: Callable[[Any], bool],
-    module_classes: tuple[type[nn.Module], ...],
+    module_classes: tuple[type[nn.Module], ...], functions: Sequence[Function],
 ) -> Graph:  # fmt: skip
     tensors, structure = flatten_call(args, kwargs)
     names = call_names(structure)
@@ -68,8 +72,8 @@ def _trace(
     with torch.inference_mode():  # a view in inference mode must be one of an inference tensor
         stand_ins = [tracer.input(t, n) for t, n in zip(tensors, names)]
     call = unflatten(structure, stand_ins)
-    with _one_at_a_time, unchanged(model), no_draws(), _eager_attention(), torch.inference_mode():
-        with module_paths(model, tracer, module_classes):
+    with _one_at_a_time, unchanged(model), no_draws(), _eager_attention(), eager_only(), torch.inference_mode():
+        with module_paths(model, tracer, module_classes), whole_functions(tracer, functions):
             result = _run(model, call["args"], call["kwargs"], tracer)
         try:
             flat, output_structure = flatten(result, "output")
@@ -98,7 +102,7 @@ def _check_without_tracing(model: nn.Module, args: Sequence[Any], kwargs: Mappin
     tensors, structure = flatten_call(args, kwargs)
     call = unflatten(structure, [t.clone() for t in tensors])
     try:
-        with unchanged(model), torch.no_grad():
+        with unchanged(model), eager_only(), torch.no_grad():
             model(*call["args"], **call["kwargs"])
     except Exception as error:
         cause = traced.__cause__
