@@ -183,6 +183,8 @@ class Core:
                 )
         host = tensor.detach().to(device="cpu", dtype=dtype).to(inside(dtype)).contiguous()
         self._keep.append(host)
+        if host.numel() == 0:
+            return trt.Weights(data_type)
         if host.dtype == torch.bfloat16:  # NumPy has no such type; every TensorRT that has it takes a pointer
             return trt.Weights(data_type, host.data_ptr(), host.numel())
         array = host.numpy()
