@@ -1,27 +1,35 @@
-"""All torchvision classification and segmentation models, as factories with small input shapes.
+"""All torchvision classification and segmentation models: converted, built, checked.
 
     python benchmarks/zoo.py [--models resnet18 ...] [--families]
 
-prints per model how many ops tracing gives and which of them cannot convert; nothing is built.
+Each model in a process of its own, with random weights in which every part counts, through torch2edge.convert(): a real
+engine is built, and the network is compared with PyTorch on fresh inputs. A line per model; a run over all of them is
+written to benchmarks/results. The exit status is 1 when one fails.
 """
 
 from __future__ import annotations
 
 import argparse
-import collections
 import functools
+import json
+import os
+import platform
+import subprocess
+import sys
 import time
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
 
 import torch
+import torchvision
 from torch import nn
 from torchvision import models
 from torchvision.models import segmentation
 
-from torch2edge.lower import registry
-from torch2edge.lower.check import unsupported
-from torch2edge.trace import trace
+import torch2edge
+from torch2edge._trt import capabilities
 
 __all__ = ["FAMILIES", "torchvision_models"]
 
@@ -34,19 +42,14 @@ FAMILIES = [  # one small model of each
     "vit_b_32", "wide_resnet50_2", "deeplabv3_mobilenet_v3_large", "fcn_resnet50", "lraspp_mobilenet_v3_large",
 ]  # fmt: skip
 
-SIZES = {  # where 64 is too small or changes what the model does
-    "alexnet": 224, "vgg": 224,  # below, the adaptive pool in front of the classifier would enlarge
-    "inception": 96,  # at least 75
-    "maxvit": 224, "vit": 224,  # fixed
-    "swin": 224,  # below, the shifted windows of the last stages are gone
-}  # fmt: skip
+SIZES = {"inception": 299}  # all others take 224, the size most of them were made for
 
 
 def torchvision_models() -> dict[str, tuple[Factory, tuple[int, ...]]]:
     """Name -> how to make the model, in eval mode with random weights, and the shape of its input."""
     zoo: dict[str, tuple[Factory, tuple[int, ...]]] = {}
     for name in models.list_models(module=models):
-        size = next((size for prefix, size in SIZES.items() if name.startswith(prefix)), 64)
+        size = next((size for prefix, size in SIZES.items() if name.startswith(prefix)), 224)
         zoo[name] = (functools.partial(_classifier, name), (1, 3, size, size))
     for name in models.list_models(module=segmentation):
         zoo[name] = (functools.partial(_segmenter, name), (1, 3, 65, 97))  # the last resize is not by a whole number
@@ -82,27 +85,73 @@ def _alive(make: Factory) -> nn.Module:
     return model
 
 
-def report(names: Sequence[str]) -> None:
-    """A line per model: ops, seconds of tracing, and the kinds of ops that cannot convert with their counts."""
-    zoo = torchvision_models()
-    for name in names:
-        make, shape = zoo[name]
-        model = make()
-        start = time.perf_counter()
-        graph = trace(model, [torch.randn(shape)], is_leaf=registry().is_leaf, module_classes=registry().module_classes())
-        rows = unsupported(graph.ops, registry())
-        took = time.perf_counter() - start
-        kinds = collections.Counter(f"{row['op'].removeprefix('aten.')} ({row['reason']})" for row in rows)
-        told = ", ".join(f"{count} x {kind}" for kind, count in kinds.most_common()) or "all convert"
-        print(f"{name:30} {len(graph.ops):5} ops {took:6.2f} s  {told}", flush=True)
+def convert_one(name: str) -> dict[str, Any]:
+    """Convert and check one model; a row of the table. ``error`` is empty when all is well."""
+    make, shape = torchvision_models()[name]
+    start = time.perf_counter()
+    row: dict[str, Any] = {"model": name, "shape": "x".join(map(str, shape)), "error": ""}
+    try:
+        report = torch2edge.convert(make(), [torch.randn(shape)]).report
+    except torch2edge.Torch2EdgeError as error:
+        return row | {"error": f"{type(error).__name__}: {error}"}
+    assert report is not None
+    worst = max(report.check, key=lambda c: c.rel_l2)
+    return row | {
+        "ops": sum(m.ops for m in report.modules), "layers": sum(m.layers for m in report.modules),
+        "engine_mib": round(report.engine_bytes / 2**20, 1), **{f"{k}_s": v for k, v in report.timings.items()},
+        "rel_l2": worst.rel_l2, "cosine": worst.cosine, "max_abs": worst.max_abs, "ref_max": worst.ref_max,
+        "seconds": round(time.perf_counter() - start, 1),
+    }  # fmt: skip
+
+
+def in_own_process(name: str) -> dict[str, Any]:
+    """``convert_one`` in a fresh process, so that one model's memory is gone before the next."""
+    command = [sys.executable, __file__, "--one", name]
+    env = {**os.environ, "PYTHONPATH": str(Path(__file__).resolve().parent.parent)}
+    done = subprocess.run(command, text=True, capture_output=True, env=env)
+    if done.returncode:
+        return {"model": name, "error": f"the process ended with {done.returncode}: {done.stderr[-400:]}"}
+    return json.loads(done.stdout.splitlines()[-1])  # type: ignore[no-any-return]
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description="Which torchvision models have ops that cannot convert.")
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--models", nargs="*", default=None)
     parser.add_argument("--families", action="store_true", help="one model of each family")
+    parser.add_argument("--one", help=argparse.SUPPRESS)
+    parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results")
     arguments = parser.parse_args()
-    report(arguments.models or (FAMILIES if arguments.families else list(torchvision_models())))
+    if arguments.one:
+        print(json.dumps(convert_one(arguments.one)))
+        return
+    names = arguments.models or (FAMILIES if arguments.families else list(torchvision_models()))
+    rows = []
+    for name in names:
+        rows.append(in_own_process(name))
+        row = rows[-1]
+        told = row["error"][:150] or "{ops:5} ops {layers:5} layers  rel L2 {rel_l2:.1e}  {seconds:6.1f} s".format(**row)
+        print(f"{name:30} {told}", flush=True)
+    failed = [row["model"] for row in rows if row["error"]]
+    print(f"{len(rows) - len(failed)} of {len(rows)} models converted and checked, none through ONNX")
+    if not arguments.models and not arguments.families:
+        write(rows, arguments.out)
+    sys.exit(1 if failed else 0)
+
+
+def write(rows: list[dict[str, Any]], folder: Path) -> None:
+    """The table, in a file named after its conditions."""
+    torch_version, vision_version = (m.__version__.partition("+")[0] for m in (torch, torchvision))
+    caps = capabilities()
+    path = folder / f"zoo-torchvision{vision_version}-{caps.name}{caps.version}-torch{torch_version}.json"
+    head = {
+        "date": time.strftime("%Y-%m-%d"), "tensorrt": caps.title, "torch": torch.__version__,
+        "torchvision": torchvision.__version__, "python": platform.python_version(),
+        "machine": f"{platform.machine()}, {os.cpu_count()} cores, no GPU used",
+        "checked_by": "the reference executor, against PyTorch fp32, fresh random inputs", "rows": rows,
+    }  # fmt: skip
+    folder.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(head, indent=1) + "\n")
+    print(f"written to {path}")
 
 
 if __name__ == "__main__":

@@ -230,7 +230,7 @@ def index_put_supports(self: Any, indices: list[Any], values: Any, accumulate: b
     """Adding up needs an intermediate of updates times elements."""
     if not accumulate:
         return ""
-    count = math.prod(torch.broadcast_shapes(*(i.shape for i in indices if i is not None)))  # type: ignore[no-untyped-call]
+    count = math.prod(torch.broadcast_shapes(*(i.shape for i in indices if i is not None)))
     return too_large(count * math.prod(self.shape))
 
 

@@ -152,14 +152,16 @@ def convert(
     graph, lowered, session = road.graph, road.lowered, road.session
     session.place(lowered.network.layers)
     precision = _precision(graph, options)
+    note = ""
     if "fp16" in precision and not fp16:
-        session.follow_dtypes(lowered.network.layers)
+        note = session.follow_dtypes(lowered.network.layers, lowered.network.constants(torch.float32))
     with clock("build"):
         plan = session.build()
     limit = tolerance if tolerance is not None else max(TOLERANCE[p] for p in precision.split("+"))
     report = _report(graph, lowered, session, precision, len(plan))
     report.tolerance, report.timings = limit, clock.seconds
     report.notes[:0] = road.notes
+    report.notes += [note] if note else []
     if isinstance(model, OnnxModel):
         report.original = model.evaluator()
     module = EdgeModule(plan, _metadata(model, graph, lowered, session, report), fallback=_reference(session, lowered))
@@ -284,6 +286,15 @@ def _verify(
     run = module._run if here else _reference(session, lowered)
     report.checked_by = f"{capabilities().title} on {_trt.gpu_name()}" if here else "the reference executor"
     report.check, trial = run_trials(run, original, examples, graph.output_names, report.tolerance)
+    report.notes += [
+        f"note: {row.output} is 0 everywhere in the check, which says little: are weights missing?"
+        for row, value in zip(report.check, graph.outputs) if row.ref_max == 0 and row.finite and value.dtype.is_floating_point
+    ]  # fmt: skip
+    report.notes += [
+        f"note: the input {name} is one integer everywhere, and the check draws from the example's range: only that was tried"
+        for name, t in zip(graph.input_names, examples)
+        if not t.is_floating_point() and t.dtype != torch.bool and t.numel() > 1 and bool((t == t.flatten()[0]).all())
+    ]
     report.notes += [
         f"note: {row.output} was never a finite number in the check; only the places of NaN and infinities were compared"
         for row, value in zip(report.check, graph.outputs) if row.finite == 0 and 0 not in value.shape

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import importlib.util
 import warnings
-from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from support.gpu import FAST, executes, needs_gpu
 from support.rows import Row, assert_close, convert_row
+from support.tables import all_rows
 from torch import nn
 
 import torch2edge
@@ -27,21 +26,6 @@ NOT_BUILT_BY_8_6 = {"pow.Tensor_Tensor-2_3-float16"}  # no kernel for its fusion
 GPU_RTOL = {torch.float32: 2e-5}
 
 pytestmark = [pytest.mark.gpu, needs_gpu]
-
-
-def all_rows() -> list[Row]:
-    """The rows of every table in this folder."""
-    found: list[Row] = []
-    for path in sorted(Path(__file__).parent.glob("test_*.py")):
-        if path.name == Path(__file__).name:
-            continue
-        spec = importlib.util.spec_from_file_location(path.stem, path)
-        assert spec is not None
-        assert spec.loader is not None
-        module = importlib.util.module_from_spec(spec)
-        spec.loader.exec_module(module)
-        found += getattr(module, "ROWS", [])
-    return found
 
 
 def float_dtypes(row: Row) -> tuple[str, ...]:

@@ -112,7 +112,10 @@ MOMENTS = [
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize("row", SUMS + EXTREMES + TRUTH + MOMENTS, ids=str)
+ROWS = SUMS + EXTREMES + TRUTH + MOMENTS
+
+
+@pytest.mark.parametrize("row", ROWS, ids=str)
 def test_row(row: Row) -> None:
     check_row(row)
 

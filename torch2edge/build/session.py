@@ -14,7 +14,7 @@ from ..options import Options
 __all__ = ["BuildSession"]
 
 DEFAULT_COMPUTE_CAPABILITY = "8.6"
-_UNPINNED = {"CAST", "SHAPE"}  # their types are given by what they do
+_UNPINNED = {"CONSTANT", "CAST", "SHAPE"}  # a constant's precision is not ours to say; the others' types are what they do
 
 
 class BuildSession:
@@ -78,20 +78,34 @@ class BuildSession:
         for i, version in enumerate(self.compute_capabilities):
             self.config.set_compute_capability(getattr(trt.ComputeCapability, "SM" + version.replace(".", "")), i)
 
-    def follow_dtypes(self, layers: Iterable[Any]) -> None:
+    def follow_dtypes(self, layers: Iterable[Any], constants: Iterable[torch.Tensor]) -> str:
         """Make a weakly typed TensorRT compute a model that holds half tensors as its dtypes say.
 
-        Half kernels must be allowed, but then TensorRT would take them for float32 layers too (constants and layers that
-        only move elements included: 1e5 becomes 65504): those are pinned to float32, and a build that cannot obey fails.
+        Half kernels must be allowed, but then TensorRT takes them for float32 layers too: those are pinned to float32, and
+        a build that cannot obey fails. Constants cannot be pinned: 8.6.0 on an H200 turned 1e5 into 65504. So where one
+        lies outside of half's range, no half kernel is allowed at all.
+
+        Args:
+            layers: ``network.core.Layer`` of every layer.
+            constants: the float32 constants of the network.
+
+        Returns:
+            A note for the report where everything is computed in float32, else "".
         """
         if capabilities().strongly_typed:
-            return
+            return ""
+        if any(beyond_half(c) for c in constants):
+            return (
+                f"note: all layers are computed in float32: a float32 constant of the model does not fit half, and "
+                f"{capabilities().title} would round it; fp16=True allows half all the same"
+            )
         self._flag("FP16", True)
         self._flag("OBEY_PRECISION_CONSTRAINTS", True)
         for layer in layers:
             if layer.dtype == torch.float32 and layer.raw.type.name not in _UNPINNED:
                 layer.raw.precision = trt.DataType.FLOAT
                 layer.raw.set_output_type(0, trt.DataType.FLOAT)
+        return ""
 
     def place(self, layers: Iterable[Any]) -> None:
         """Give each layer (``network.core.Layer``) its device."""
@@ -110,6 +124,15 @@ class BuildSession:
         if plan is None:
             raise BuildError(_explain("TensorRT built no engine"))
         return bytes(plan)
+
+
+def beyond_half(constant: torch.Tensor) -> bool:
+    """Whether half cannot hold a constant: too large, infinite, or a single number that would lose its digits."""
+    half = torch.finfo(torch.float16)
+    magnitude = constant.detach().abs()
+    if magnitude.numel() == 0 or float(magnitude.max()) > half.max:
+        return magnitude.numel() > 0
+    return magnitude.numel() == 1 and 0 < float(magnitude) < half.tiny
 
 
 def _explain(what: str) -> str:

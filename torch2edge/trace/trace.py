@@ -110,8 +110,8 @@ def _check_without_tracing(model: nn.Module, args: Sequence[Any], kwargs: Mappin
             return
         reason = (str(error).splitlines() or ["no message"])[0]
         raise InputError(
-            f"the model does not run on these inputs, without torch2edge either: {type(error).__name__}: {reason} "
-            f"({traced.where})"
+            f"the model does not run on these inputs, without torch2edge either: {type(error).__name__}: {reason}"
+            + ("" if traced.where.endswith("?") else f" ({traced.where})")
         ) from error
 
 

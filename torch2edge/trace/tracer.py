@@ -128,9 +128,9 @@ class Tracer(TorchDispatchMode):
             return self._call(form, *args, **kwargs)
         if func in _READS:
             raise DataDependentError(
-                f"{func} {self.here()}: the forward {_READS[func]} a value that depends on an input. An engine has no Python in "
-                "it: the answer for the traced input would be frozen. Write it with torch.where or torch.clamp, or move "
-                "it out of the module that is converted."
+                f"{func} {self.here()}: the forward {_READS[func]} a value that depends on an input. An engine has no "
+                "Python in it: the answer for the traced input would be frozen. Write it with torch.where or torch.clamp, or "
+                "move it out of the module that is converted."
             )
         if schema_of(func).refused:
             raise DataDependentError(f"{func} {self.here()}: {schema_of(func).refused}.")

@@ -176,6 +176,11 @@ class Core:
                 self.weights_by_name.setdefault(self._names[id(value)], []).append(layer.name)
         return self._constants[key][1]
 
+    def constants(self, dtype: torch.dtype) -> list[torch.Tensor]:
+        """The values of the constant layers of a dtype."""
+        held = [value for value, t in self._constants.values() if t.dtype == dtype]
+        return [v if isinstance(v, torch.Tensor) else torch.tensor(v) for v in held]
+
     def weights(self, tensor: torch.Tensor | None, dtype: torch.dtype | None = None) -> Any:
         """TensorRT's Weights over the memory of ``tensor`` (host, contiguous), kept alive with the network; empty for None.
 
@@ -195,6 +200,8 @@ class Core:
                 )
         host = tensor.detach().to(device="cpu", dtype=dtype).to(inside(dtype)).contiguous()
         self._keep.append(host)
+        if host.numel() == 0:
+            return trt.Weights(data_type)
         if host.dtype == torch.bfloat16:  # NumPy has no such type; every TensorRT that has it takes a pointer
             return trt.Weights(data_type, host.data_ptr(), host.numel())
         array = host.numpy()
