@@ -20,11 +20,12 @@ MODULE.trt := tensorrt
 export TORCH2EDGE_TENSORRT ?= $(MODULE.$(TENSORRT))
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test zoo gpu lint types clean
+.PHONY: help demo test slow zoo gpu lint types clean
 
 help:
 	@echo "make demo    convert torchvision's ResNet-18 and print what happened and how exact it is"
 	@echo "make test    the test suite; no GPU needed"
+	@echo "make slow    the tests that take minutes: torchvision's detectors, partitioned"
 	@echo "make zoo     convert and check all torchvision classification and segmentation models"
 	@echo "make gpu     the tests that need an NVIDIA GPU and a TensorRT that executes"
 	@echo "make lint    ruff"
@@ -39,6 +40,9 @@ demo: $(INSTALLED)
 
 test: $(INSTALLED)
 	$(PY) -m pytest
+
+slow: $(INSTALLED)
+	$(PY) -m pytest -m slow
 
 zoo: $(INSTALLED)
 	$(PY) benchmarks/zoo.py

@@ -149,6 +149,7 @@ def write(rows: list[dict[str, Any]], folder: Path) -> None:
         "machine": f"{platform.machine()}, {os.cpu_count()} cores, no GPU used",
         "checked_by": "the reference executor, against PyTorch fp32, fresh random inputs", "rows": rows,
     }  # fmt: skip
+    folder.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(head, indent=1) + "\n")
     print(f"written to {path}")
 

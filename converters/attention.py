@@ -26,6 +26,62 @@ def scaled_dot_product_attention(
     return net.attention(net.mul(query, factor), key, value, attn_mask, is_causal)
 
 
+# ---- what CUDA's kernels are called; F.scaled_dot_product_attention is recorded before PyTorch chooses one ---------------
+
+
+@converter(aten._scaled_dot_product_flash_attention.default)
+def flash_attention(
+    net: Network, query: Tensor, key: Tensor, value: Tensor, dropout_p: float, is_causal: bool, return_debug_mask: bool,
+    scale: float | None,
+) -> tuple[Tensor | None, ...]:  # fmt: skip
+    """_scaled_dot_product_flash_attention(Tensor query, Tensor key, Tensor value, float dropout_p=0.0,
+    bool is_causal=False, bool return_debug_mask=False, *, float? scale=None) -> (Tensor output, Tensor logsumexp, ...)"""
+    return _with_nothing_else(net, query, key, value, None, is_causal, scale)
+
+
+@converter(aten._scaled_dot_product_flash_attention_for_cpu.default)
+def flash_attention_for_cpu(
+    net: Network, query: Tensor, key: Tensor, value: Tensor, dropout_p: float, is_causal: bool,
+    attn_mask: Tensor | torch.Tensor | None, scale: float | None,
+) -> tuple[Tensor | None, ...]:  # fmt: skip
+    """_scaled_dot_product_flash_attention_for_cpu(Tensor query, Tensor key, Tensor value, float dropout_p=0.0,
+    bool is_causal=False, *, Tensor? attn_mask=None, float? scale=None) -> (Tensor output, Tensor logsumexp)"""
+    return _with_nothing_else(net, query, key, value, attn_mask, is_causal, scale)
+
+
+@converter(aten._scaled_dot_product_efficient_attention.default)
+def efficient_attention(
+    net: Network, query: Tensor, key: Tensor, value: Tensor, attn_bias: Tensor | torch.Tensor | None,
+    compute_log_sumexp: bool, dropout_p: float, is_causal: bool, scale: float | None,
+) -> tuple[Tensor | None, ...]:  # fmt: skip
+    """_scaled_dot_product_efficient_attention(Tensor query, Tensor key, Tensor value, Tensor? attn_bias,
+    bool compute_log_sumexp, float dropout_p=0.0, bool is_causal=False, *, float? scale=None) -> (Tensor output, ...)"""
+    return _with_nothing_else(net, query, key, value, attn_bias, is_causal, scale)
+
+
+def cudnn_attention(
+    net: Network, query: Tensor, key: Tensor, value: Tensor, attn_bias: Tensor | torch.Tensor | None,
+    compute_log_sumexp: bool, dropout_p: float, is_causal: bool, return_debug_mask: bool, scale: float | None,
+) -> tuple[Tensor | None, ...]:  # fmt: skip
+    """_scaled_dot_product_cudnn_attention(Tensor query, Tensor key, Tensor value, Tensor? attn_bias,
+    bool compute_log_sumexp, float dropout_p=0.0, bool is_causal=False, bool return_debug_mask=False, *,
+    float? scale=None) -> (Tensor output, Tensor logsumexp, ...)"""
+    return _with_nothing_else(net, query, key, value, attn_bias, is_causal, scale)
+
+
+if "attn_bias" in {a.name for a in aten._scaled_dot_product_cudnn_attention.default._schema.arguments}:  # not in torch 2.4
+    converter(aten._scaled_dot_product_cudnn_attention.default)(cudnn_attention)
+
+
+def _with_nothing_else(
+    net: Network, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | torch.Tensor | None, causal: bool,
+    scale: float | None,
+) -> tuple[Tensor | None, ...]:  # fmt: skip
+    """The attention without what the kernels keep for their backward."""
+    result = scaled_dot_product_attention(net, query, key, value, mask, 0.0, causal, scale, True)
+    return result, *[None] * (len(net.outputs) - 1)
+
+
 @converter(aten._safe_softmax.default)
 def safe_softmax(net: Network, self: Tensor, dim: int, dtype: torch.dtype | None) -> Tensor:
     """_safe_softmax(Tensor self, int dim, ScalarType? dtype=None) -> Tensor

@@ -21,3 +21,12 @@ def to_copy(
     ``.to``, ``.float``, ``.type_as`` and the like come down to this one. Devices have no meaning inside an engine.
     """
     return net.cast(self, net.out.dtype)
+
+
+@converter(aten.copy.default)
+def copy(net: Network, self: Tensor | torch.Tensor, src: Tensor | torch.Tensor, non_blocking: bool) -> Tensor:
+    """copy(Tensor self, Tensor src, bool non_blocking=False) -> Tensor
+
+    ``src`` in the shape and dtype of ``self``, whose values do not matter.
+    """
+    return net.expand(net.tensor(src, net.out.dtype), net.out.shape)

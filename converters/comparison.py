@@ -12,6 +12,7 @@ from torch2edge.lower.registry import converter
 
 aten = torch.ops.aten
 Value = Tensor | torch.Tensor | float | int
+_BITS_LIMIT = 2**26  # elements of the intermediate that holds single bits
 
 
 @converter(aten.eq.Tensor, aten.eq.Scalar)
@@ -84,13 +85,19 @@ def isfinite(net: Network, self: Tensor) -> Tensor:
 
 
 def bitwise_supports(self: Any, other: Any) -> str:
-    """On bools they are logic; TensorRT has no layer that works on the bits of integers."""
-    dtypes = [v.dtype for v in (self, other) if hasattr(v, "dtype")] + [
-        torch.tensor(v).dtype for v in (self, other) if isinstance(v, (int, bool))
-    ]
-    if all(d == torch.bool for d in dtypes):
+    """On bools they are logic; integers are taken apart into bits, in a tensor as many times as large."""
+    if all(v.dtype == torch.bool for v in (self, other) if hasattr(v, "dtype")) and not isinstance(_number(self, other), int):
         return ""
-    return "TensorRT has no bitwise layers for integers; compute with bools, or with //, % and * of powers of two"
+    shape = torch.broadcast_shapes(*(v.shape for v in (self, other) if hasattr(v, "shape")))  # type: ignore[no-untyped-call]
+    elements = 64 * math.prod(shape)
+    if elements > _BITS_LIMIT:
+        return f"TensorRT has no bitwise layers for integers, and a tensor of their single bits has {elements} elements"
+    return ""
+
+
+def _number(*values: Any) -> Any:
+    """The integer among the operands, if there is one that is no bool."""
+    return next((v for v in values if isinstance(v, int) and not isinstance(v, bool)), None)
 
 
 @converter(aten.logical_and.default)
@@ -117,22 +124,28 @@ def logical_not(net: Network, self: Tensor) -> Tensor:
     return net.unary(self, "NOT") if self.dtype == torch.bool else net.compare("EQUAL", self, 0)
 
 
-@converter(aten.bitwise_and.Tensor, aten.bitwise_and.Scalar, supports=bitwise_supports)
+@converter(
+    aten.bitwise_and.Tensor, aten.bitwise_and.Scalar, aten.bitwise_and.Scalar_Tensor, supports=bitwise_supports
+)  # fmt: skip
 def bitwise_and(net: Network, self: Value, other: Value) -> Tensor:
     """bitwise_and.Tensor(Tensor self, Tensor other) -> Tensor"""
-    return net.elementwise("AND", self, other)
+    return net.bitwise("AND", self, other, net.out.dtype)
 
 
-@converter(aten.bitwise_or.Tensor, aten.bitwise_or.Scalar, supports=bitwise_supports)
+@converter(
+    aten.bitwise_or.Tensor, aten.bitwise_or.Scalar, aten.bitwise_or.Scalar_Tensor, supports=bitwise_supports
+)  # fmt: skip
 def bitwise_or(net: Network, self: Value, other: Value) -> Tensor:
     """bitwise_or.Tensor(Tensor self, Tensor other) -> Tensor"""
-    return net.elementwise("OR", self, other)
+    return net.bitwise("OR", self, other, net.out.dtype)
 
 
-@converter(aten.bitwise_xor.Tensor, aten.bitwise_xor.Scalar, supports=bitwise_supports)
+@converter(
+    aten.bitwise_xor.Tensor, aten.bitwise_xor.Scalar, aten.bitwise_xor.Scalar_Tensor, supports=bitwise_supports
+)  # fmt: skip
 def bitwise_xor(net: Network, self: Value, other: Value) -> Tensor:
     """bitwise_xor.Tensor(Tensor self, Tensor other) -> Tensor"""
-    return net.elementwise("XOR", self, other)
+    return net.bitwise("XOR", self, other, net.out.dtype)
 
 
 @converter(aten.bitwise_not.default)
@@ -142,6 +155,40 @@ def bitwise_not(net: Network, self: Tensor) -> Tensor:
     Of an integer it is -1 - x.
     """
     return net.unary(self, "NOT") if self.dtype == torch.bool else net.elementwise("SUB", -1, self, self.dtype)
+
+
+def shift_supports(self: Any, other: Any) -> str:
+    """Constant counts only: powers of two are then known."""
+    counts = [other] if isinstance(other, int) else getattr(getattr(other, "tensor", None), "flatten", list)()
+    counts = [int(c) for c in counts]
+    if not counts or len(set(counts)) > 1:
+        return "a shift by a tensor; multiply by, or divide (//) by, a tensor of powers of two"
+    if not 0 <= counts[0] < torch.iinfo(self.dtype).bits - 1:
+        return f"a shift by {counts[0]} bits of {self.dtype}"
+    return "a shift of int8; cast first (.int())" if self.dtype == torch.int8 else ""
+
+
+def _shift(net: Network, x: Value, count: Value, sign: int) -> Tensor:
+    bits = int(count.flatten()[0]) if isinstance(count, torch.Tensor) else int(count)  # type: ignore[arg-type]
+    return net.expand(net.shift(x, sign * bits, net.out.dtype), net.out.shape)
+
+
+@converter(
+    aten.__lshift__.Scalar, aten.__lshift__.Tensor, aten.bitwise_left_shift.Tensor, aten.bitwise_left_shift.Tensor_Scalar,
+    supports=shift_supports,
+)  # fmt: skip
+def left_shift(net: Network, self: Value, other: Value) -> Tensor:
+    """bitwise_left_shift.Tensor(Tensor self, Tensor other) -> Tensor"""
+    return _shift(net, self, other, 1)
+
+
+@converter(
+    aten.__rshift__.Scalar, aten.__rshift__.Tensor, aten.bitwise_right_shift.Tensor, aten.bitwise_right_shift.Tensor_Scalar,
+    supports=shift_supports,
+)  # fmt: skip
+def right_shift(net: Network, self: Value, other: Value) -> Tensor:
+    """bitwise_right_shift.Tensor(Tensor self, Tensor other) -> Tensor"""
+    return _shift(net, self, other, -1)
 
 
 # ---- choice -------------------------------------------------------------------------------------------------------------

@@ -46,7 +46,7 @@ def slice_tensor(net: Network, self: Value, dim: int, start: int | None, end: in
     return net.slice(self, dim, first_of(net, self, dim, start), net.out.shape[dim], step)
 
 
-@converter(aten.narrow.default)
+@converter(aten.narrow.default, aten.narrow_copy.default)
 def narrow(net: Network, self: Value, dim: int, start: int, length: int) -> Tensor:
     """narrow(Tensor(a) self, int dim, SymInt start, SymInt length) -> Tensor(a)"""
     return net.slice(self, dim, first_of(net, self, dim, start), length)
@@ -259,7 +259,7 @@ def index_put_supports(self: Any, indices: list[Any], values: Any, accumulate: b
     shapes = [i.shape for i in indices if i is not None]
     if symbols((shapes, self.shape)):
         return "it adds up at an index, where a size is dynamic: how large that gets is not known"
-    count = math.prod(torch.broadcast_shapes(*shapes))  # type: ignore[no-untyped-call]
+    count = math.prod(torch.broadcast_shapes(*shapes))
     return too_large(count * math.prod(self.shape))
 
 

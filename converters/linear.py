@@ -118,15 +118,22 @@ def einsum(net: Network, equation: str, tensors: list[Tensor], path: list[int] |
 @converter(aten._cdist_forward.default)
 def cdist(net: Network, x1: Tensor, x2: Tensor, p: float, compute_mode: int | None) -> Tensor:
     """_cdist_forward(Tensor x1, Tensor x2, float p, int? compute_mode) -> Tensor"""
-    distance = net.unary(net.sub(net.unsqueeze(x1, -2), net.unsqueeze(x2, -3)), "ABS")
-    if p == float("inf"):
-        return net.reduce(distance, "MAX", [-1], keepdim=False)
-    if p == 0:
-        apart = net.cast(net.elementwise("GREATER", distance, 0.0), net.out.dtype)
-        return net.reduce(apart, "SUM", [-1], keepdim=False)
-    if p == 2:
-        return net.unary(net.reduce(net.mul(distance, distance), "SUM", [-1], keepdim=False), "SQRT")
-    if p == 1:
-        return net.reduce(distance, "SUM", [-1], keepdim=False)
-    powers = net.reduce(net.elementwise("POW", distance, float(p)), "SUM", [-1], keepdim=False)
-    return net.elementwise("POW", powers, 1 / p)
+    return _norm(net, net.sub(net.unsqueeze(x1, -2), net.unsqueeze(x2, -3)), p)
+
+
+@converter(aten._pdist_forward.default)
+def pdist(net: Network, self: Tensor, p: float) -> Tensor:
+    """_pdist_forward(Tensor self, float p=2) -> Tensor"""
+    first, second = torch.triu_indices(self.shape[0], self.shape[0], 1).int()
+    return _norm(net, net.sub(net.gather(self, first, 0), net.gather(self, second, 0)), p)
+
+
+@converter(aten.dist.default)
+def dist(net: Network, self: Tensor, other: Tensor, p: float) -> Tensor:
+    """dist(Tensor self, Tensor other, Scalar p=2) -> Tensor"""
+    return net.vector_norm(net.sub(self, other), p, [], False, net.out.dtype)
+
+
+def _norm(net: Network, difference: Tensor, p: float) -> Tensor:
+    """Over the last axis."""
+    return net.vector_norm(difference, p, [-1], False, net.out.dtype)

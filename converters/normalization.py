@@ -69,6 +69,25 @@ def native_batch_norm(
     return batch_norm(net, input, weight, bias, running_mean, running_var, False, momentum, eps, False), None, None
 
 
+@converter(aten.native_batch_norm.default, supports=_no_running_update)
+def native_batch_norm_training(
+    net: Network, input: Tensor, weight: Parameter, bias: Parameter, running_mean: Parameter, running_var: Parameter,
+    training: bool, momentum: float, eps: float,
+) -> tuple[Tensor, None, None]:  # fmt: skip
+    """native_batch_norm(Tensor input, Tensor? weight, Tensor? bias, Tensor? running_mean, Tensor? running_var,
+    bool training, float momentum, float eps) -> (Tensor, Tensor, Tensor)"""
+    return batch_norm(net, input, weight, bias, running_mean, running_var, training, momentum, eps, False), None, None
+
+
+@converter(aten._native_batch_norm_legit.no_stats)
+def native_batch_norm_no_stats(
+    net: Network, input: Tensor, weight: Parameter, bias: Parameter, training: bool, momentum: float, eps: float
+) -> tuple[Tensor, None, None]:
+    """_native_batch_norm_legit.no_stats(Tensor input, Tensor? weight, Tensor? bias, bool training, float momentum, float eps)
+    -> (Tensor, Tensor, Tensor)"""
+    return batch_norm(net, input, weight, bias, None, None, training, momentum, eps, False), None, None
+
+
 @converter(aten.instance_norm.default, supports=_no_running_update)
 def instance_norm(
     net: Network, input: Tensor, weight: Parameter, bias: Parameter, running_mean: Parameter, running_var: Parameter,

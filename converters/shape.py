@@ -11,7 +11,7 @@ aten = torch.ops.aten
 Value = Tensor | torch.Tensor
 
 
-@converter(aten.view.default, aten._unsafe_view.default)
+@converter(aten.view.default, aten._unsafe_view.default, aten._reshape_copy.default)
 def view(net: Network, self: Value, size: list[int]) -> Tensor:
     """view(Tensor(a) self, SymInt[] size) -> Tensor(a)"""
     return net.reshape(self, net.out.shape)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -15,7 +15,7 @@ aten = torch.ops.aten
 _BYTES = "PyTorch rounds an interpolated uint8 image its own way; cast to float first"
 
 
-def _given(factors: list[float] | None, axis: int) -> float | None:
+def _given(factors: Sequence[float | None] | None, axis: int) -> float | None:
     """The scale factor of a spatial axis; None where only the sizes count."""
     return factors[axis] if factors else None
 
@@ -120,9 +120,51 @@ def bicubic_antialias(
     return _interpolate(net, input, align_corners, scale_factors, None, aten._upsample_bicubic2d_aa.default)
 
 
+# The same by sizes and factors; F.interpolate is recorded before PyTorch makes these of it.
+
+
+@converter(aten.upsample_linear1d.default)
+def linear_1d(net: Network, self: Tensor, output_size: list[int], align_corners: bool, scales: float | None) -> Tensor:
+    """upsample_linear1d(Tensor self, SymInt[1] output_size, bool align_corners, float? scales=None) -> Tensor"""
+    return _interpolate(net, self, align_corners, [scales], "LINEAR", aten.upsample_bilinear2d.default)
+
+
+@converter(aten.upsample_trilinear3d.default)
+def linear_3d(
+    net: Network, self: Tensor, output_size: list[int], align_corners: bool, scales_d: float | None, scales_h: float | None,
+    scales_w: float | None,
+) -> Tensor:  # fmt: skip
+    """upsample_trilinear3d(Tensor self, SymInt[3] output_size, bool align_corners, float? scales_d=None,
+    float? scales_h=None, float? scales_w=None) -> Tensor"""
+    return _interpolate(net, self, align_corners, [scales_d, scales_h, scales_w], "LINEAR", aten.upsample_bilinear2d.default)
+
+
+def _image(target: Any, mode: str | None) -> None:
+    def convert(
+        net: Network, self: Tensor, output_size: list[int], align_corners: bool, scales_h: float | None,
+        scales_w: float | None,
+    ) -> Tensor:  # fmt: skip
+        return _interpolate(net, self, align_corners, [scales_h, scales_w], mode, target)
+
+    convert.__name__ = target._schema.name.split("::")[1]
+    convert.__doc__ = (
+        f"{convert.__name__}(Tensor self, SymInt[2] output_size, bool align_corners, float? scales_h=None, "
+        "float? scales_w=None) -> Tensor"
+    )
+    converter(target, supports=lambda self, **_: _BYTES if self.dtype == torch.uint8 else "")(convert)
+
+
+for _target, _mode in {
+    aten.upsample_bilinear2d.default: "LINEAR", aten.upsample_bicubic2d.default: "CUBIC",
+    aten._upsample_bilinear2d_aa.default: None, aten._upsample_bicubic2d_aa.default: None,
+}.items():  # fmt: skip
+    _image(_target, _mode)
+
+
 def _interpolate(
-    net: Network, x: Tensor, align_corners: bool, factors: list[float] | None, mode: str | None, rule: Callable[..., Any]
-) -> Tensor:
+    net: Network, x: Tensor, align_corners: bool, factors: Sequence[float | None] | None, mode: str | None,
+    rule: Callable[..., Any],
+) -> Tensor:  # fmt: skip
     """The axes whose coordinates TensorRT shares in one resize layer; the others by constant matrices.
 
     Two kinds of axes need a matrix. With a given scale factor PyTorch computes coordinates from it, TensorRT from the
@@ -174,16 +216,23 @@ def _weights(rule: Callable[..., Any], old: int, new: int, align_corners: bool, 
 def _samples(input: Any, grid: Any, interpolation_mode: int, padding_mode: int, align_corners: bool) -> str:
     if interpolation_mode == 2 and not capabilities().cubic_grid_sample:
         return f"bicubic grid_sample: {capabilities().title} computes it wrongly; bilinear and nearest are right"
-    return "grid_sample of a volume (5-D): TensorRT samples images only" if len(input.shape) != 4 else ""
+    return ""
 
 
-@converter(aten.grid_sampler.default, supports=_samples)
+@converter(
+    aten.grid_sampler.default, aten.grid_sampler_2d.default, aten.grid_sampler_3d.default, supports=_samples
+)  # fmt: skip
 def grid_sampler(
     net: Network, input: Tensor, grid: Tensor, interpolation_mode: int, padding_mode: int, align_corners: bool
 ) -> Tensor:
-    """grid_sampler(Tensor input, Tensor grid, int interpolation_mode, int padding_mode, bool align_corners) -> Tensor"""
-    mode = ("LINEAR", "NEAREST", "CUBIC")[interpolation_mode]
-    return net.grid_sample(input, grid, mode, ("FILL", "CLAMP", "REFLECT")[padding_mode], align_corners)
+    """grid_sampler(Tensor input, Tensor grid, int interpolation_mode, int padding_mode, bool align_corners) -> Tensor
+
+    Volumes are sampled by gathers: the layer of TensorRT 8.6 takes images only.
+    """
+    mode, outside = ("LINEAR", "NEAREST", "CUBIC")[interpolation_mode], ("FILL", "CLAMP", "REFLECT")[padding_mode]
+    if input.ndim == 5:
+        return net.sample(input, grid, mode == "NEAREST", outside, align_corners)
+    return net.grid_sample(input, grid, mode, outside, align_corners)
 
 
 @converter(aten.affine_grid_generator.default)

@@ -164,7 +164,7 @@ def test_a_whole_module_must_not_write_to_what_is_outside_of_it() -> None:
             return x + 1
 
     model = nn.Sequential(nn.Conv2d(3, 4, 3), Writes()).eval()
-    with pytest.raises(InplaceError, match=r"in 1, .*converted as a whole writes to a tensor from outside of it"):
+    with pytest.raises(InplaceError, match=r"in 1, .*converted as a whole, but it writes to a tensor from outside of it"):
         torch2edge.convert(model, [X], converters={Writes: swish})
 
 

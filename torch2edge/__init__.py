@@ -13,12 +13,17 @@ if (_root / "converters" / "__init__.py").exists() and not (_root / "torch2edge"
 
 from . import errors  # noqa: E402
 from ._trt import trt  # noqa: E402
-from .api import convert, load  # noqa: E402
+from .api import convert, load, plan  # noqa: E402
+from .cut import Plan  # noqa: E402
 from .errors import *  # noqa: E402, F403
 from .lower.registry import converter  # noqa: E402
 from .report import Report  # noqa: E402
 from .run.module import EdgeModule, ReferenceWarning  # noqa: E402
+from .run.partition import PartitionedModule, PartitionReport, PartitionWarning  # noqa: E402
 
 __version__ = "0.1.0"
 
-__all__ = ["EdgeModule", "ReferenceWarning", "Report", "convert", "converter", "load", "trt", *errors.__all__]
+__all__ = [
+    "EdgeModule", "PartitionReport", "PartitionWarning", "PartitionedModule", "Plan", "ReferenceWarning", "Report", "convert",
+    "converter", "load", "plan", "trt", *errors.__all__,
+]  # fmt: skip

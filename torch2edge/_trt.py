@@ -83,6 +83,7 @@ class Capabilities:
     dla_api: bool
     dynamic_outputs: bool  # NonZero and NMS layers have an implementation
     calibrators: bool  # INT8 by calibration
+    onnx_opset: int  # the newest version of ONNX's operators to export for
     cubic_grid_sample: bool  # 8.6.0 on an H200 computes another bicubic than its documentation
 
     @property
@@ -117,6 +118,7 @@ def capabilities() -> Capabilities:
         dla_api=not rtx,
         dynamic_outputs=not rtx,
         calibrators=hasattr(module, "IInt8EntropyCalibrator2"),
+        onnx_opset=18 if hasattr(module.DataType, "INT64") else 17,  # 8.6 parses up to 17 (LayerNormalization)
         cubic_grid_sample=int(module.__version__.partition(".")[0]) >= 10 or rtx,
     )
 

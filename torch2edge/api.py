@@ -15,25 +15,29 @@ from torch import nn
 from . import _trt
 from ._trt import capabilities, trt
 from .build import BuildSession
-from .check.drift import first_drift
+from .check.drift import first_drift, parsed_drift
+from .check.onnx_model import OnnxModel
 from .check.reference import ReferenceExecutor
 from .check.verify import TOLERANCE, draw
 from .check.verify import verify as run_trials
 from .errors import ConfigError, InputError, ReferenceExecutionError, UnsupportedLayerError, VerificationError
 from .graph import Graph
-from .lower import Lowered, lower, registry
-from .options import Options
+from .lower import Lowered, OnnxFile, registry
+from .options import FALLBACKS, Options
+from .partition import MIN_OPS, part_converter, partition, plan
 from .report import ModuleRow, Report
-from .run import EdgeModule, read
+from .roads import network, opened
+from .run import EdgeModule, PartitionedModule, read
 from .run.engine_file import FORMAT, check_built_for_here
 from .structure import flatten, flatten_call, same, text, unflatten
 from .trace import trace, unchanged
+from .trace.compiled import eager_only
 
-__all__ = ["convert", "load"]
+__all__ = ["convert", "load", "plan"]
 
 
 def convert(
-    model: nn.Module,
+    model: nn.Module | torch.export.ExportedProgram | str | os.PathLike[str],
     inputs: Sequence[Any] | torch.Tensor,
     kwargs: Mapping[str, Any] | None = None,
     *,
@@ -48,14 +52,22 @@ def convert(
     workspace: int | None = None,
     tactic_sources: int | None = None,
     compute_capabilities: Sequence[str] = (),
+    input_names: Sequence[str] | None = None,
+    output_names: Sequence[str] | None = None,
+    keep_network: bool = False,
+    fallback: str = "error",
+    min_ops: int = MIN_OPS,
+    onnx_exporter: str = "torchscript",
+    onnx_opset: int | None = None,
     verify: bool = True,
     tolerance: float | None = None,
     progress: Callable[[str], None] | None = None,
-) -> EdgeModule:
+) -> EdgeModule | PartitionedModule:
     """Turn a module into a TensorRT engine that is a module again.
 
     Args:
-        model: in eval mode, on one device. It is left as it was.
+        model: in eval mode, on one device. It is left as it was. Also an ``ExportedProgram``, or the path of an .onnx file,
+            whose inputs are then given in the file's order or by name.
         inputs: the positional inputs, e.g. ``[x]``: tensors (float32, float16, bfloat16, int32, int64, bool, uint8),
             numbers and None, nested in tuples, lists, dicts and dataclasses. Their shapes are the engine's.
         kwargs: the keyword inputs.
@@ -71,16 +83,28 @@ def convert(
         tactic_sources: bit mask of ``trt.TacticSource``; 0 leaves cuBLAS, cuBLASLt and cuDNN out.
         compute_capabilities: TensorRT-RTX: the GPUs to build for, e.g. ``["8.6", "8.9"]``; by default the one that is
             here, or 8.6 where there is none.
+        input_names: of the engine's inputs, one per tensor in the order of ``inputs`` and ``kwargs``; by default input_0,
+            input_1, ... An input that no output needs has no place in the engine.
+        output_names: the same for its outputs.
+        keep_network: keep TensorRT's INetworkDefinition, and with it the weights, as the result's ``network``.
+        fallback: what to do with a model that does not convert as a whole: ``"error"`` names every op in the way;
+            ``"onnx"`` takes the model through torch.onnx.export and TensorRT's parser; ``"torch"`` makes engines of the
+            largest submodules that convert and leaves the rest in PyTorch, in a copy.
+        min_ops: for ``fallback="torch"``: submodules with fewer ops do not become engines.
+        onnx_exporter: for ``fallback="onnx"``: ``"torchscript"`` (dynamo=False) or ``"dynamo"`` (dynamo=True).
+        onnx_opset: version of ONNX's operators; by default one that TensorRT's parser knows.
         verify: compare with the model on fresh random inputs after the build.
         tolerance: largest relative L2 error of an output; by default that of the precision (``check.verify.TOLERANCE``).
         progress: called with the name of each stage as it begins: trace, lower, build, check.
 
     Returns:
-        An ``EdgeModule``; its ``report`` tells what happened and how exact it is.
+        An ``EdgeModule``, or with ``fallback="torch"`` a ``PartitionedModule``; its ``report`` tells what happened and how
+        exact it is.
 
     Raises:
         Torch2EdgeError: one of its kinds, see ``torch2edge.errors``.
     """
+    model, file = opened(model)
     if not isinstance(model, nn.Module):
         raise InputError(
             f"the model must be a torch.nn.Module, but is a {type(model).__name__}: wrap a function in a module whose forward "
@@ -94,20 +118,38 @@ def convert(
             )
     if isinstance(compute_capabilities, str):
         compute_capabilities = (compute_capabilities,)
+    _check_fallback(fallback, file)
+    if fallback == "torch":
+        settings = {
+            "fp16": fp16, "tf32": tf32, "default_device_type": default_device_type, "dla_core": dla_core,
+            "gpu_fallback": gpu_fallback, "converters": converters, "optimization_level": optimization_level,
+            "workspace": workspace, "tactic_sources": tactic_sources, "compute_capabilities": compute_capabilities,
+            "verify": verify, "tolerance": tolerance, "progress": progress,
+        }  # fmt: skip
+        names = {"input_names": input_names, "output_names": output_names}
+        one = part_converter(convert, _paths_of(model, device_types), settings, names)
+        return partition(
+            model, _positional(inputs), dict(kwargs or {}), convert_one=one, converters=converters, min_ops=min_ops,
+            verify=verify, tolerance=tolerance,
+        )  # fmt: skip
     clock = _Clock(progress)
     options = Options(
         fp16=fp16, tf32=tf32, optimization_level=optimization_level, workspace=workspace,
-        default_device_type=default_device_type, device_types=_paths_of(model, device_types), dla_core=dla_core,
+        default_device_type=default_device_type, device_types=_paths_of(model, device_types, file), dla_core=dla_core,
         gpu_fallback=gpu_fallback, tactic_sources=tactic_sources, compute_capabilities=tuple(compute_capabilities),
+        fallback=fallback, onnx_exporter=onnx_exporter, onnx_opset=onnx_opset,
     )  # fmt: skip
     args = _positional(inputs)
     converting = registry().extended(converters)
     with clock("trace"):
-        graph = trace(model, args, kwargs, is_leaf=converting.is_leaf, module_classes=converting.module_classes())
-    session = BuildSession(options)
+        traced = None if file else trace(
+            model, args, kwargs, is_leaf=converting.is_leaf, module_classes=converting.module_classes(),
+            functions=converting.functions(),
+        )  # fmt: skip
     with clock("lower"):
-        names = {id(t): n for n, t in (*model.named_parameters(), *model.named_buffers())}
-        lowered = lower(graph, session.network, converting, names=names, device_of=options.device_of)
+        names = {"input_names": input_names, "output_names": output_names}
+        road = network(model, file, traced, args, kwargs or {}, options, converting, names)
+    graph, lowered, session = road.graph, road.lowered, road.session
     session.place(lowered.network.layers)
     precision = _precision(graph, options)
     note = ""
@@ -118,8 +160,13 @@ def convert(
     limit = tolerance if tolerance is not None else max(TOLERANCE[p] for p in precision.split("+"))
     report = _report(graph, lowered, session, precision, len(plan))
     report.tolerance, report.timings = limit, clock.seconds
+    report.notes[:0] = road.notes
     report.notes += [note] if note else []
+    if isinstance(model, OnnxModel):
+        report.original = model.evaluator()
     module = EdgeModule(plan, _metadata(model, graph, lowered, session, report), fallback=_reference(session, lowered))
+    if keep_network:
+        module.network, module._kept = session.network, (session, lowered.network)
     if verify:
         with clock("check"):
             _verify(model, args, dict(kwargs or {}), module, graph, lowered, session, report)
@@ -155,6 +202,13 @@ class _Clock:
         self.seconds[stage] = round(time.perf_counter() - start, 3)
 
 
+def _check_fallback(fallback: str, file: OnnxFile | None) -> None:
+    if fallback not in FALLBACKS:
+        raise ConfigError(f"fallback is {fallback!r}; it must be one of {', '.join(map(repr, FALLBACKS))}")
+    if fallback == "torch" and file is not None:
+        raise ConfigError(f"fallback='torch': {file.path} is an ONNX file, of which nothing can stay in PyTorch")
+
+
 def _positional(inputs: Any) -> list[Any]:
     if isinstance(inputs, torch.Tensor):
         return [inputs]
@@ -166,10 +220,12 @@ def _positional(inputs: Any) -> list[Any]:
     return list(inputs)
 
 
-def _paths_of(model: nn.Module, device_types: Mapping[nn.Module | str, Any] | None) -> dict[str, Any]:
+def _paths_of(
+    model: nn.Module, device_types: Mapping[nn.Module | str, Any] | None, file: OnnxFile | None = None
+) -> dict[str, Any]:  # fmt: skip
     """``device_types`` by module path."""
     paths = {id(m): path for path, m in model.named_modules()}
-    known = set(paths.values())
+    known = file.modules() if file else set(paths.values())
     result = {}
     for key, device in (device_types or {}).items():
         path = key if isinstance(key, str) else paths.get(id(key))
@@ -216,7 +272,7 @@ def _verify(
 
     def original(tensors: list[torch.Tensor]) -> list[torch.Tensor]:
         call = unflatten(structure, tensors)
-        with unchanged(model), torch.no_grad():
+        with unchanged(model), eager_only(), torch.no_grad():
             result, given = flatten(model(*call["args"], **call["kwargs"]))
         if not same(given, graph.output_structure):
             raise VerificationError(
@@ -249,9 +305,13 @@ def _verify(
     inputs = draw(examples, trial)
     try:
         executor = ReferenceExecutor(session.network, trt)
-        where = first_drift(
-            graph, executor, lowered.input_names, lowered.tensor_names, inputs, original(inputs), report.tolerance
-        )  # fmt: skip
+        if lowered.tensor_names:
+            where = first_drift(
+                graph, executor, lowered.input_names, lowered.tensor_names, inputs, original(inputs), report.tolerance
+            )  # fmt: skip
+        else:
+            feed = dict(zip(lowered.input_names, inputs))
+            where = parsed_drift(executor, feed, lowered.output_names, original(inputs), report.tolerance)
     except (UnsupportedLayerError, ReferenceExecutionError) as error:
         where = f"which module drifts first cannot be told, for the reference executor failed: {error}"
     raise VerificationError(
@@ -278,7 +338,8 @@ def _report(graph: Graph, lowered: Lowered, session: BuildSession, precision: st
     ]  # fmt: skip
     notes = [
         f"note: no output depends on the input {graph.input_names[i]}; it is checked at a call, and not used"
-        for i in graph.unused_inputs()
+        for i, name in enumerate(lowered.input_names)
+        if not name
     ]
     if any(row.device == "DLA" for row in rows):
         notes.append("note: the device is the one asked for; TensorRT moves layers that the DLA cannot take to the GPU")

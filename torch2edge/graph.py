@@ -10,9 +10,9 @@ import torch
 
 from .shapes import Dim, Range
 from .sizes import Constraint, compute, expression, is_symbolic
-from .structure import Structure
+from .structure import Structure, flatten
 
-__all__ = ["Constant", "Graph", "Op", "Value", "map_tensors"]
+__all__ = ["Constant", "Function", "Graph", "Op", "Value", "map_tensors"]
 
 
 @dataclass(eq=False, slots=True)
@@ -49,26 +49,51 @@ class Constant:
         return self.tensor.dtype
 
 
+@dataclass(eq=False, frozen=True)
+class Function:
+    """A Python function, builtin or method that is converted as a whole, where it is called by name.
+
+    Args:
+        holder: the module or class that has it as an attribute.
+        attribute: the name under which it has it.
+        call: the function itself.
+    """
+
+    holder: Any
+    attribute: str
+    call: Callable[..., Any]
+
+    @property
+    def name(self) -> str:
+        """``torch.nn.functional.relu``, ``Tensor.add``."""
+        return f"{getattr(self.holder, '__qualname__', None) or self.holder.__name__}.{self.attribute}"
+
+
 @dataclass(eq=False, slots=True)
 class Op:
-    """One call of an ATen op (or of a submodule that is converted as a whole)."""
+    """One call of an ATen op (or of a submodule or function that is converted as a whole)."""
 
-    target: Any  # torch._ops.OpOverload, or the class of a submodule
+    target: Any  # torch._ops.OpOverload, the class of a submodule, or a Function
     args: tuple[Any, ...]
     kwargs: dict[str, Any]
     outputs: list[Value | None]  # None where the op returned no tensor
     module: str  # path of the submodule in which it ran, "" for the model itself
     source: str  # "file.py:123"
     instance: torch.nn.Module | None = None  # the submodule, where target is a class
+    nesting: Structure | None = None  # of what a submodule or function that is converted as a whole returned
 
     @property
     def name(self) -> str:
-        """``aten.relu.default``, or the name of the submodule's class."""
+        """``aten.relu.default``, or the name of the submodule's class or of the function."""
+        if isinstance(self.target, Function):
+            return self.target.name
         return str(self.target if self.instance is None else self.target.__qualname__)
 
     @property
     def short_name(self) -> str:
         """``relu``: the op without namespace and overload."""
+        if isinstance(self.target, Function):
+            return self.target.attribute
         return str(self.target.__qualname__ if self.instance is not None else self.target._schema.name.split("::")[1])
 
     def inputs(self) -> Iterator[Value]:
@@ -152,7 +177,7 @@ class Graph:
                 if sizes:
                     args, kwargs = self._at((args, kwargs), sizes)
                 result = _callee(op)(*args, **kwargs)
-                results = leaves(result)
+                results = leaves(result) if op.nesting is None else flatten(result)[0]
                 env.update({id(v): r for v, r in zip(op.outputs, results) if v is not None})
                 if on_op:
                     on_op(op, results)
@@ -174,6 +199,8 @@ def map_tensors(tree: Any, fn: Callable[[Any], Any]) -> Any:
     """``tree`` with ``fn`` applied to every Value, Constant and tensor in its tuples, lists and dicts."""
     if isinstance(tree, (Value, Constant, torch.Tensor)):
         return fn(tree)
+    if isinstance(tree, tuple) and hasattr(tree, "_fields"):
+        return type(tree)(*[map_tensors(item, fn) for item in tree])
     if isinstance(tree, (tuple, list)):
         return type(tree)([map_tensors(item, fn) for item in tree])
     if isinstance(tree, dict):
@@ -185,6 +212,8 @@ def _callee(op: Op) -> Any:
     """What replays ``op``. A view may follow a ``contiguous()`` that left no op, so its argument's strides may not fit."""
     if op.target is torch.ops.aten.view.default:
         return torch.ops.aten.reshape.default
+    if isinstance(op.target, Function):
+        return op.target.call
     return op.target if op.instance is None else op.instance
 
 

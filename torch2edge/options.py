@@ -9,7 +9,10 @@ from typing import Any
 from ._trt import capabilities, trt
 from .errors import ConfigError
 
-__all__ = ["Options"]
+__all__ = ["FALLBACKS", "ONNX_EXPORTERS", "Options"]
+
+FALLBACKS = ("error", "onnx", "torch")
+ONNX_EXPORTERS = ("torchscript", "dynamo")
 
 
 @dataclass(frozen=True)
@@ -30,6 +33,9 @@ class Options:
     gpu_fallback: bool = True
     tactic_sources: int | None = None
     compute_capabilities: tuple[str, ...] = ()
+    fallback: str = "error"
+    onnx_exporter: str = "torchscript"
+    onnx_opset: int | None = None
 
     def __post_init__(self) -> None:
         caps = capabilities()
@@ -54,7 +60,16 @@ class Options:
                 raise ConfigError(
                     f"compute_capabilities: {caps.title} does not build for {version!r}, only for {', '.join(sorted(known))}"
                 )
+        self._check_fallback()
         self._check_dla()
+
+    def _check_fallback(self) -> None:
+        for name, known in (("fallback", FALLBACKS), ("onnx_exporter", ONNX_EXPORTERS)):
+            if getattr(self, name) not in known:
+                raise ConfigError(f"{name} is {getattr(self, name)!r}; it must be one of {', '.join(map(repr, known))}")
+        opset = self.onnx_opset
+        if opset is not None and (isinstance(opset, bool) or not isinstance(opset, int) or opset < 9):
+            raise ConfigError(f"onnx_opset must be a whole number from 9 on, but is {opset!r}")
 
     def _check_dla(self) -> None:
         wants = [path for path, device in self.device_types.items() if device == trt.DeviceType.DLA]

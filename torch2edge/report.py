@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-__all__ = ["CheckRow", "ModuleRow", "Report"]
+__all__ = ["CheckRow", "ModuleRow", "Report", "check_table", "table"]
 
 
 @dataclass
@@ -55,6 +55,7 @@ class Report:
     check: list[CheckRow] = field(default_factory=list)
     timings: dict[str, float] = field(default_factory=dict)  # seconds by stage
     notes: list[str] = field(default_factory=list)
+    original: str = "PyTorch"  # what the engine was compared with
 
     def to_dict(self) -> dict[str, Any]:
         """The report as plain dicts, lists, strings and numbers."""
@@ -79,14 +80,19 @@ class Report:
 
     def check_text(self) -> str:
         """The check alone: a row per output."""
-        if not self.checked_by:
-            return "not checked (verify=False)"
-        rows = [
-            [c.output, f"{c.max_abs:.3g}", f"{c.rel_l2:.3g}", f"{c.cosine:.6f}", f"{c.ref_max:.3g}", c.trial,
-             "ok" if c.passed else "FAILED"] for c in self.check
-        ]  # fmt: skip
-        title = f"check against PyTorch by {self.checked_by}, tolerance {self.tolerance:g}; the worst trial of each output"
-        return title + "\n" + table(["output", "max abs", "rel L2", "cosine", "ref max", "inputs", ""], rows)
+        return check_table(self.check, self.checked_by, self.tolerance, self.original)
+
+
+def check_table(check: Sequence[CheckRow], checked_by: str, tolerance: float, original: str = "PyTorch") -> str:
+    """The rows of a check, and by what it was made."""
+    if not checked_by:
+        return "not checked (verify=False)"
+    rows = [
+        [c.output, f"{c.max_abs:.3g}", f"{c.rel_l2:.3g}", f"{c.cosine:.6f}", f"{c.ref_max:.3g}", c.trial,
+         "ok" if c.passed else "FAILED"] for c in check
+    ]  # fmt: skip
+    title = f"check against {original} by {checked_by}, tolerance {tolerance:g}; the worst trial of each output"
+    return title + "\n" + table(["output", "max abs", "rel L2", "cosine", "ref max", "inputs", ""], rows)
 
 
 def table(head: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:

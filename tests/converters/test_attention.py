@@ -78,6 +78,17 @@ PRODUCTS = [
         (F16, BF16),
     ),
     *rows(
+        aten._scaled_dot_product_flash_attention_for_cpu.default,
+        [
+            (
+                lambda q, m: aten._scaled_dot_product_flash_attention_for_cpu(q, q, q, attn_mask=m, scale=0.3)[0],
+                (1, 2, 4, 8),
+                (1, 1, 4, 4),
+            ),
+            (lambda q: aten._scaled_dot_product_flash_attention_for_cpu(q, q, q, 0.0, True)[0], (1, 2, 4, 8)),
+        ],
+    ),
+    *rows(
         aten._safe_softmax.default,
         [
             (lambda x: aten._safe_softmax(x, -1), (2, 3, 5)),

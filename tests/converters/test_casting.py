@@ -36,6 +36,10 @@ ROWS = [
         (lambda x: x.bool().float(), (2, 3, 4)),
         (lambda x: x.to(memory_format=torch.channels_last), (1, 2, 3, 4)),
     ]),
+    *rows(aten.copy.default, [
+        (lambda x, y: aten.copy(x, y), (2, 3), Spec((3,), I64)),
+        (lambda x: aten.copy(x, torch.tensor(2.5)), Spec((2, 3), I32)),
+    ]),
 ]  # fmt: skip
 
 

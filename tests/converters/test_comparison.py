@@ -17,6 +17,7 @@ I32, I64, BOOL, U8 = torch.int32, torch.int64, torch.bool, torch.uint8
 NAMES = ("eq", "ne", "lt", "le", "gt", "ge")
 BITS, BYTES = Spec((20,), BOOL), Spec((20,), U8, 0, 4)
 SMALL = Spec((20,), I64, -2, 3)
+WIDE = Spec((5, 1), I64, -(2**62), 2**62)
 
 COMPARISONS = [
     row
@@ -39,14 +40,38 @@ LOGIC = [
     for logical, bitwise in [(getattr(aten, f"logical_{name}"), getattr(aten, f"bitwise_{name}"))]
     for row in [
         *rows(logical.default, [(logical.default, BITS, BITS), (logical.default, SMALL, (20,))]),
-        *rows(bitwise.Tensor, [(bitwise.Tensor, Spec((2, 3), BOOL), Spec((3,), BOOL))]),
-        *rows(bitwise.Scalar, [(lambda x, op=bitwise.Scalar: op(x, True), BITS)]),
+        *rows(bitwise.Tensor, [
+            (bitwise.Tensor, Spec((2, 3), BOOL), Spec((3,), BOOL)),
+            (bitwise.Tensor, SMALL, Spec((20,), I64, -9, 9)),
+            (bitwise.Tensor, Spec((20,), I32, -(2**31), 2**31), Spec((20,), I32, -(2**31), 2**31)),
+            (bitwise.Tensor, BYTES, Spec((20,), U8, 0, 256)),
+            (bitwise.Tensor, SMALL, BITS),
+            (lambda x, op=bitwise.Tensor: op(x, torch.tensor([1, -2, 0x0F0F])), Spec((2, 3), I64, -1000, 1000)),
+        ]),
+        *rows(bitwise.Scalar, [
+            (lambda x, op=bitwise.Scalar: op(x, True), BITS),
+            (lambda x, op=bitwise.Scalar: op(x, 6), SMALL),
+            (lambda x, op=bitwise.Scalar: op(x, -3), Spec((), I32, -99, 99)),
+        ]),
+        *rows(bitwise.Scalar_Tensor, [(lambda x, op=bitwise.Scalar_Tensor: op(6, x), SMALL)]),
     ]
 ]  # fmt: skip
+
+SHIFTS = [
+    *rows(aten.__lshift__.Scalar, [(lambda x: x << 3, SMALL), (lambda x: x << 3, BYTES), (lambda x: x << 0, SMALL)]),
+    *rows(aten.__rshift__.Scalar, [(lambda x: x >> 2, SMALL), (lambda x: x >> 29, Spec((20,), I32, -(2**31), 2**31))]),
+    *rows(aten.__lshift__.Tensor, [(lambda x: x << torch.tensor(2), SMALL)]),
+    *rows(aten.__rshift__.Tensor, [(lambda x: x >> torch.tensor([1]), SMALL)]),
+    *rows(aten.bitwise_left_shift.Tensor, [(lambda x: torch.bitwise_left_shift(x, torch.tensor([[1]])), SMALL)]),
+    *rows(aten.bitwise_right_shift.Tensor, [(lambda x: torch.bitwise_right_shift(x, torch.tensor(1)), SMALL)]),
+    *rows(aten.bitwise_left_shift.Tensor_Scalar, [(lambda x: torch.bitwise_left_shift(x, 5), SMALL)]),
+    *rows(aten.bitwise_right_shift.Tensor_Scalar, [(lambda x: torch.bitwise_right_shift(x, 1), BYTES)]),
+]
 
 ROWS = [
     *COMPARISONS,
     *LOGIC,
+    *SHIFTS,
     *rows(aten.logical_not.default, [(torch.logical_not, BITS), (torch.logical_not, SMALL),
     (lambda x: ~(x > 0).logical_not(), (3,))]),
     *rows(aten.bitwise_not.default, [(lambda x: ~x, BITS), (lambda x: ~x, SMALL), (lambda x: ~x, BYTES)]),
@@ -99,9 +124,34 @@ def test_nan(name: str, native: bool, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize("name", ["and", "or", "xor"])
-def test_bits_of_integers_are_refused(name: str) -> None:
+def test_bits_of_all_64(name: str) -> None:
+    """Values beyond int32, and int8: in no table, for TensorRT 8.6 has neither."""
+    op = getattr(aten, f"bitwise_{name}").Tensor
+    check_row(Row(op, op, (WIDE, Spec((4,), I64, -(2**62), 2**62))))
+    signed = Spec((20,), torch.int8, -128, 128)  # an INT8 input is a quantized one for 8.6
+    check_row(Row(op, op, (signed, signed)))
+
+
+@pytest.mark.parametrize("name", ["and", "or", "xor"])
+def test_bits_of_many_integers_are_refused(name: str) -> None:
     op = getattr(aten, f"bitwise_{name}")
+    many = Spec((2**20 + 1,), I32)
+    with pytest.raises(UnsupportedOpError, match=r"no bitwise layers for integers.*67108928 elements"):
+        convert_row(Row(op.Tensor, op.Tensor, (many, many)))
     with pytest.raises(UnsupportedOpError, match=r"no bitwise layers for integers"):
-        convert_row(Row(op.Tensor, op.Tensor, (SMALL, SMALL)))
-    with pytest.raises(UnsupportedOpError, match=r"no bitwise layers for integers"):
-        convert_row(Row(op.Scalar, lambda x: op.Scalar(x, 1), (BITS,)))
+        convert_row(Row(op.Scalar, lambda x: op.Scalar(x, 1), (many,)))
+
+
+@pytest.mark.parametrize(
+    ("fn", "inputs", "reason"),
+    [
+        (lambda x, y: x << y, (SMALL, SMALL), "shift by a tensor"),
+        (lambda x: x << torch.tensor([1, 2] * 10), (SMALL,), "shift by a tensor"),
+        (lambda x: x << 63, (SMALL,), "shift by 63 bits"),
+        (lambda x: x << 1, (Spec((3,), torch.int8),), "cast first"),
+    ],
+)
+def test_shifts_that_are_refused(fn: Any, inputs: tuple[Spec, ...], reason: str) -> None:
+    op = aten.__lshift__.Tensor if reason == "shift by a tensor" else aten.__lshift__.Scalar
+    with pytest.raises(UnsupportedOpError, match=reason):
+        convert_row(Row(op, fn, inputs))

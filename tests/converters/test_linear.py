@@ -174,6 +174,14 @@ DISTANCES = [
             (torch.cdist, (3, 1), (2, 1)),
         ],
     ),
+    *rows(
+        aten._pdist_forward.default,
+        [(lambda x, p=p: torch.nn.functional.pdist(x, p), (5, 3)) for p in (0.0, 1.0, 1.5, 2.0, float("inf"))],
+    ),
+    *rows(
+        aten.dist.default,
+        [(torch.dist, (2, 3), (3,)), *((lambda a, b, p=p: torch.dist(a, b, p), (2, 3), (2, 3)) for p in (0, 1, 3.5))],
+    ),
 ]
 
 

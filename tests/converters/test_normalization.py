@@ -57,6 +57,17 @@ BATCH = [
     ),
     *rows(aten.batch_norm.default, [(OwnBias(lambda x, w, b: F.batch_norm(x, b, w, w, b)), (3, 6, 4), (6,))]),
     *rows(
+        aten.native_batch_norm.default,
+        [
+            (lambda x: aten.native_batch_norm(x, None, None, torch.ones(6), torch.ones(6), False, 0.1, 1e-5)[0], (2, 6, 3)),
+            (lambda x, w: aten.native_batch_norm(x, w, w, None, None, True, 0.1, 1e-5)[0], (2, 6, 3), (6,)),
+        ],
+    ),
+    *rows(
+        aten._native_batch_norm_legit.no_stats,
+        [(lambda x: aten._native_batch_norm_legit.no_stats(x, torch.ones(6), None, True, 0.1, 1e-3)[0], (2, 6, 3, 4))],
+    ),
+    *rows(
         aten._native_batch_norm_legit_no_training.default,
         [
             (

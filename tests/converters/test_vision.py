@@ -145,7 +145,63 @@ SAMPLED = [
 ]  # fmt: skip
 
 
-ROWS = [*NEAREST, *LINEAR, *ANTIALIASED, *SAMPLED]
+VOLUMES = [
+    *rows(
+        aten.grid_sampler.default,
+        [
+            (
+                lambda x, grid, m=mode, p=padding, a=align: F.grid_sample(x, grid, m, p, a),
+                (2, 3, 4, 5, 3), Spec((2, 3, 2, 4, 3), scale=1.5),
+            )
+            for mode in ("bilinear", "nearest")
+            for padding in ("zeros", "border", "reflection")
+            for align in (False, True)
+        ],
+    ),
+    *rows(
+        aten.grid_sampler.default,
+        [
+            (
+                lambda x, g: F.grid_sample(x, g, padding_mode="reflection", align_corners=True),
+                (1, 2, 1, 5, 3), Spec((1, 2, 2, 2, 3), scale=3.0),
+            ),
+            (
+                lambda x, t: F.grid_sample(x, F.affine_grid(t, list(x.shape), align_corners=False), align_corners=False),
+                (1, 2, 3, 4, 5), (1, 3, 4),
+            ),
+        ],
+    ),
+    *rows(
+        aten.grid_sampler.default,
+        [(lambda x, g: F.grid_sample(x, g, align_corners=True), (1, 2, 3, 4, 5), (1, 2, 3, 2, 3))],
+        (F16,),
+    ),
+    *rows(aten.grid_sampler_2d.default, [(lambda x, g: aten.grid_sampler_2d(x, g, 0, 2, False), (1, 2, 5, 4), (1, 3, 1, 2))]),
+    *rows(aten.grid_sampler_3d.default, [
+        (lambda x, g: aten.grid_sampler_3d(x, g, 0, 1, False), (1, 2, 3, 4, 5), (1, 2, 3, 2, 3)),
+    ]),
+]  # fmt: skip
+
+PLAIN = [
+    *rows(aten.upsample_linear1d.default, [(lambda x: aten.upsample_linear1d(x, [9], False, 1.7), (1, 2, 5))]),
+    *rows(aten.upsample_trilinear3d.default, [
+        (lambda x: aten.upsample_trilinear3d(x, [4, 2, 8], False, None, 0.6, 2.0), (1, 2, 2, 4, 4)),
+    ]),
+    *[
+        row
+        for op in (
+            aten.upsample_bilinear2d.default, aten.upsample_bicubic2d.default, aten._upsample_bilinear2d_aa.default,
+            aten._upsample_bicubic2d_aa.default,
+        )
+        for row in rows(op, [
+            (lambda x, op=op: op(x, [3, 9], False), (2, 3, 8, 5)),
+            (lambda x, op=op: op(x, [16, 3], True, 2.0, None), (2, 3, 8, 5)),
+            (lambda x, op=op: op(x, [4, 8], False, 0.55, 1.7), (2, 3, 8, 5)),
+        ])
+    ],
+]  # fmt: skip
+
+ROWS = [*NEAREST, *LINEAR, *ANTIALIASED, *SAMPLED, *VOLUMES, *PLAIN]
 
 
 @pytest.mark.parametrize("row", ROWS, ids=str)
@@ -181,9 +237,10 @@ def test_interpolated_bytes_are_refused() -> None:
         convert_row(row)
 
 
-def test_sampled_volumes_are_refused() -> None:
+def test_bytes_are_refused_of_the_plain_overloads_too() -> None:
     row = Row(
-        aten.grid_sampler.default, lambda x, g: F.grid_sample(x, g, align_corners=False), ((1, 1, 3, 4, 5), (1, 2, 3, 4, 3))
-    )
-    with pytest.raises(UnsupportedOpError, match="volume"):
+        aten.upsample_bilinear2d.default, lambda x: aten.upsample_bilinear2d.default(x, [2, 2], False),
+        (Spec((1, 3, 4, 5), torch.uint8),),
+    )  # fmt: skip
+    with pytest.raises(UnsupportedOpError, match=r"upsample_bilinear2d\.default.*uint8"):
         convert_row(row)

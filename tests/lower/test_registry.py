@@ -35,6 +35,20 @@ def test_a_converter_is_found_by_its_overload() -> None:
     assert own.get(aten.relu.default).where.startswith(__file__)  # type: ignore[union-attr]
 
 
+def test_an_op_of_another_library_is_found_by_its_name() -> None:
+    own = Registry()
+    own.add("t2e_missing_library.twice.default", relu)  # nothing has registered it
+    with torch.library._scoped_library("t2e_test_library", "DEF") as library:
+        library.define("twice(Tensor self) -> Tensor")
+        own.add("t2e_test_library.twice.default", relu)
+        op = torch.ops.t2e_test_library.twice.default
+        assert own.get(op).function is relu  # type: ignore[union-attr]
+        with pytest.raises(ConfigError, match="has two converters"):
+            own.add(op, another_relu)
+        with pytest.raises(ConfigError, match=r"must take \(net, self\)"):
+            own.add("t2e_test_library.twice.default", lambda net, x: x, replace=True)
+
+
 def test_parameters_must_be_the_schema() -> None:
     def elu(net: Any, x: Any, alpha: float) -> Any: ...
 

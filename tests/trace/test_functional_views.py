@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -143,6 +145,32 @@ def alias_of_a_memory_that_was_promoted(x: Tensor) -> tuple[Tensor, Tensor]:
     flat[1:3] += 1
     out.mul_(kept + 2)
     return out, flat[::2]
+
+
+@case((2, 3))
+def turned_in_place(x: Tensor) -> tuple[Tensor, ...]:
+    """The object becomes another view of its memory: a write through it reaches what it was made of."""
+    x = x * 1
+    a, b, c = x.clone(), x[0], x.clone()
+    a.unsqueeze_(0).mul_(2)
+    b.unsqueeze_(1).t_()
+    b.add_(1)
+    c.transpose_(0, 1).swapaxes_(0, 1)
+    d = c.unsqueeze(0)
+    d.squeeze_().mul_(3)
+    d.transpose_(0, 1)[0] = 7
+    return x, a, b, c, d.squeeze_(0)
+
+
+@pytest.mark.parametrize("fn", [lambda x: x.unsqueeze_(0), lambda x: (x * 1).resize_(3, 2), lambda x: x[:].resize_(4)])
+def test_an_input_is_not_turned_and_no_memory_resized(fn: Any) -> None:
+    from support.rows import Function
+
+    from torch2edge.errors import InplaceError
+    from torch2edge.trace import trace
+
+    with pytest.raises(InplaceError, match="changes the shape"):
+        trace(Function(fn).eval(), [torch.randn(2, 3)], is_leaf=lambda op: True)
 
 
 @pytest.mark.parametrize("name", case)

@@ -12,7 +12,7 @@ from ..graph import Graph
 from .reference import ReferenceExecutor
 from .verify import compare
 
-__all__ = ["first_drift"]
+__all__ = ["first_drift", "parsed_drift"]
 
 
 def first_drift(
@@ -52,4 +52,25 @@ def first_drift(
     return (
         "computed layer by layer, the network gives PyTorch's values in every module: what drifts is TensorRT's own "
         "arithmetic (precision, kernels)"
+    )
+
+
+def parsed_drift(
+    executor: ReferenceExecutor, feed: Mapping[str, torch.Tensor], output_names: Sequence[str],
+    expected: Sequence[torch.Tensor], tolerance: float,
+) -> str:  # fmt: skip
+    """The same for a network that came by way of ONNX, whose tensors are not those of the traced ops.
+
+    Args:
+        feed: fresh inputs by the network's names; "" for one that the network does not take.
+    """
+    held = executor.run({name: t.cpu().to(carried(t.dtype)) for name, t in feed.items() if name})
+    if all(compare(held[n].to(e.dtype), e, n, "", tolerance).passed for n, e in zip(output_names, expected)):
+        return (
+            "computed layer by layer, the network gives the model's values: what drifts is TensorRT's own arithmetic "
+            "(precision, kernels)"
+        )
+    return (
+        "computed layer by layer, the network that TensorRT parsed does not give the model's values either: the meaning was "
+        "lost on the way through ONNX, in the export, in onnxslim or in the parser"
     )

@@ -16,13 +16,16 @@ import torch
 from torch import nn
 
 from .. import _trt
+from .._trt import capabilities
 from ..api import convert
 from ..bench import time_cuda
 from ..errors import ConfigError, VerificationError
-from ..run import EdgeModule
+from ..lower import OnnxFile
+from ..options import FALLBACKS, ONNX_EXPORTERS
+from ..run import EdgeModule, PartitionedModule
 from .model import load_model, load_weights
 
-__all__ = ["add_convert"]
+__all__ = ["add_convert", "add_model", "check_writable", "declared", "drawn", "module_of", "write_json"]
 
 DTYPES = {str(d).removeprefix("torch."): d for d in
           (torch.float32, torch.float16, torch.bfloat16, torch.int32, torch.int64, torch.uint8, torch.bool)}  # fmt: skip
@@ -31,9 +34,10 @@ Convert a model, check the engine on fresh random inputs, print a report, save a
 
   torch2edge convert --model torchvision:resnet18 --shape 1x3x224x224 -o resnet18.engine
   torch2edge convert --model detector.py:make --weights detector.pth --shape 1x3x640x640 --half -o detector.engine
+  torch2edge convert --model classifier.onnx -o classifier.engine
 
-The engine's input shapes are fixed: those of --shape. Where this machine has no NVIDIA GPU, the engine is built and
-checked by the reference executor, but cannot be executed.
+The engine's input shapes are fixed: those of --shape, or of the .onnx file. Where this machine has no NVIDIA GPU, the
+engine is built and checked by the reference executor, but cannot be executed.
 """
 
 
@@ -44,18 +48,8 @@ def add_convert(commands: Any, common: argparse.ArgumentParser) -> None:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )  # fmt: skip
     command.set_defaults(run=_run)
-    what = command.add_argument_group("the model")
-    what.add_argument("--model", required=True, metavar="MODEL",
-                      help="torchvision:NAME (random weights), or path/to/file.py:FACTORY, a function or class that "
-                           "returns the module when called without arguments, or a module. The file is executed.")  # fmt: skip
-    what.add_argument("--weights", metavar="FILE", help="a state dict saved by torch.save (loaded with weights_only=True)")
-    what.add_argument("--shape", required=True, action="append", type=_shape, metavar="1x3x224x224",
-                      help="shape of an input; once per input, in order")  # fmt: skip
-    what.add_argument("--dtype", action="append", default=[], choices=list(DTYPES), metavar="DTYPE",
-                      help=f"dtype of an input; once for all, or once per input: {', '.join(DTYPES)} (default float32). "
-                           "Integers are drawn from 0 to 9.")  # fmt: skip
+    add_model(command)
     how = command.add_argument_group("the engine")
-    how.add_argument("--half", action="store_true", help="convert model.half(), with half inputs")
     how.add_argument("--fp16", action="store_true",
                      help="let TensorRT choose half precision layer by layer (8.6 and 10 only)")  # fmt: skip
     how.add_argument("--tf32", action="store_true", help="allow TF32 in float32 products")
@@ -65,6 +59,11 @@ def add_convert(commands: Any, common: argparse.ArgumentParser) -> None:
                      help="bits of trt.TacticSource; 0 leaves cuBLAS, cuBLASLt and cuDNN out")  # fmt: skip
     how.add_argument("--compute-capability", action="append", default=[], metavar="8.6",
                      help="TensorRT-RTX: a GPU to build for; repeatable")  # fmt: skip
+    how.add_argument("--fallback", choices=FALLBACKS, default="error",
+                     help="for a model that does not convert: error, onnx (torch.onnx.export, TensorRT's parser), or torch "
+                          "(engines for what converts, PyTorch for the rest)")  # fmt: skip
+    how.add_argument("--onnx-exporter", choices=ONNX_EXPORTERS, default="torchscript", help="which of torch.onnx.export's")
+    how.add_argument("--onnx-opset", type=int, metavar="N", help="version of ONNX's operators for the export")
     where = command.add_argument_group("GPU and DLA")
     where.add_argument("--device-type", action="append", default=[], type=_placement, metavar="PATH=DLA",
                        help="GPU or DLA for the submodule PATH and what is inside; repeatable, innermost wins")  # fmt: skip
@@ -79,21 +78,35 @@ def add_convert(commands: Any, common: argparse.ArgumentParser) -> None:
     then.add_argument("--json", metavar="FILE", help="write the report as JSON (- for stdout, in place of the text)")
 
 
+def add_model(command: argparse.ArgumentParser) -> None:
+    """The options that name the model and its inputs."""
+    what = command.add_argument_group("the model")
+    what.add_argument("--model", required=True, metavar="MODEL",
+                      help="torchvision:NAME (random weights), or path/to/file.py:FACTORY, a function or class that "
+                           "returns the module when called without arguments, or a module (the file is executed), or "
+                           "path/to/file.onnx")  # fmt: skip
+    what.add_argument("--weights", metavar="FILE", help="a state dict saved by torch.save (loaded with weights_only=True)")
+    what.add_argument("--shape", action="append", default=[], type=_shape, metavar="1x3x224x224",
+                      help="shape of an input; once per input, in order; not needed if an .onnx file fixes it")  # fmt: skip
+    what.add_argument("--dtype", action="append", default=[], choices=list(DTYPES), metavar="DTYPE",
+                      help=f"dtype of an input; once for all, or once per input: {', '.join(DTYPES)} (default float32). "
+                           "Integers are drawn from 0 to 9.")  # fmt: skip
+    what.add_argument("--half", action="store_true", help="take model.half(), with half inputs")
+    what.add_argument("--list", action="store_true", help="give the inputs as one list: torchvision's detectors take images so")
+
+
 def _run(arguments: argparse.Namespace) -> int:
-    dtypes = _dtypes(arguments)
+    is_file = arguments.model.endswith(".onnx")
+    shapes, dtypes = _in_file(arguments) if is_file else declared(arguments)
     for path in (arguments.output, arguments.json):
-        _check_writable(path)
+        check_writable(path)
     device_types, default = _placements(arguments)
     say = _Progress()
     with say:
         say("load the model")
         torch.manual_seed(0)
-        model = load_model(arguments.model).eval()
-        if arguments.weights:
-            load_weights(model, arguments.weights)
-        if arguments.half:
-            model = model.half()
-        inputs = [_draw(shape, dtype) for shape, dtype in zip(arguments.shape, dtypes)]
+        model = arguments.model if is_file else module_of(arguments)
+        inputs = drawn(shapes, dtypes, arguments.list)
         try:
             module = convert(
                 model, inputs, fp16=arguments.fp16, tf32=arguments.tf32, device_types=device_types,
@@ -101,12 +114,13 @@ def _run(arguments: argparse.Namespace) -> int:
                 optimization_level=arguments.optimization_level,
                 workspace=None if arguments.workspace is None else arguments.workspace * 2**20,
                 tactic_sources=arguments.tactic_sources, compute_capabilities=arguments.compute_capability,
+                fallback=arguments.fallback, onnx_exporter=arguments.onnx_exporter, onnx_opset=arguments.onnx_opset,
                 verify=not arguments.no_verify, tolerance=arguments.tolerance, progress=say,
             )  # fmt: skip
         except VerificationError as error:
-            _write_json(arguments.json, error.report)
+            write_json(arguments.json, error.report)
             raise
-    _write_json(arguments.json, module.report)
+    write_json(arguments.json, module.report)
     if arguments.json != "-":
         print(module.report)
         print()
@@ -115,12 +129,45 @@ def _run(arguments: argparse.Namespace) -> int:
         module.save(arguments.output)
         if arguments.json != "-":
             print(f"saved {arguments.output} ({os.path.getsize(arguments.output) / 2**20:.1f} MiB)")
+            if isinstance(module, PartitionedModule):
+                print("it is a state dict: torch2edge.PartitionedModule(model).load_state_dict(torch.load(file)) takes it")
     elif arguments.json != "-":
         print("not saved; -o FILE saves the engine")
     return 0
 
 
-def _tell(arguments: argparse.Namespace, model: nn.Module, module: EdgeModule, inputs: list[torch.Tensor]) -> None:
+def module_of(arguments: argparse.Namespace) -> nn.Module:
+    """The model in eval mode, with its weights."""
+    model = load_model(arguments.model).eval()
+    if arguments.weights:
+        load_weights(model, arguments.weights)
+    return model.half() if arguments.half else model
+
+
+def _in_file(arguments: argparse.Namespace) -> tuple[list[tuple[int, ...]], list[torch.dtype]]:
+    """Shapes and dtypes of an ONNX file's inputs; ``--shape`` says what the file leaves open."""
+    for option, given in (("weights", arguments.weights), ("half", arguments.half), ("dtype", arguments.dtype)):
+        if given:
+            raise ConfigError(f"--{option}: {arguments.model} has its weights and dtypes in it")
+    file = OnnxFile(arguments.model)
+    if arguments.shape and len(arguments.shape) != len(file.inputs):
+        names = ", ".join(i.name for i in file.inputs)
+        raise ConfigError(f"--shape is given {len(arguments.shape)} times for {len(file.inputs)} inputs ({names})")
+    shapes = arguments.shape or [_fixed(i.name, i.dims) for i in file.inputs]
+    return shapes, [i.dtype for i in file.inputs]
+
+
+def _fixed(name: str, dims: tuple[int | str, ...] | None) -> tuple[int, ...]:
+    fixed = tuple(size for size in dims or () if isinstance(size, int))
+    if dims is None or len(fixed) < len(dims):
+        shown = "any shape" if dims is None else "x".join(map(str, dims))
+        raise ConfigError(f"the file leaves sizes of the input {name} open ({shown}): give --shape, once per input")
+    return fixed
+
+
+def _tell(
+    arguments: argparse.Namespace, model: nn.Module | str, module: EdgeModule | PartitionedModule, inputs: list[Any]
+) -> None:  # fmt: skip
     """Whether it can run here, and how fast."""
     reason = _trt.why_not_executable()
     if reason:
@@ -133,21 +180,28 @@ def _tell(arguments: argparse.Namespace, model: nn.Module, module: EdgeModule, i
             print(line)
 
 
-def _times(model: nn.Module, module: EdgeModule, inputs: list[torch.Tensor], tf32: bool) -> list[str]:
-    here = [t.cuda() for t in inputs]
+def _times(model: nn.Module | str, module: EdgeModule | PartitionedModule, inputs: list[Any], tf32: bool) -> list[str]:
+    here = [[t.cuda() for t in i] if isinstance(i, list) else i.cuda() for i in inputs]
+    partitioned = isinstance(module, PartitionedModule)
+    if partitioned:
+        module = module.cuda()
+    engine = f"  {capabilities().title}{', partitioned' if partitioned else ''}: "
+    if isinstance(model, str):
+        engine += str(time_cuda(lambda: module(*here)))
+        return [f"on {_trt.gpu_name()}, CUDA events, after 20 calls of warm-up:", engine]
     model = model.cuda()
     matmul = torch.backends.cuda.matmul.allow_tf32
     torch.backends.cuda.matmul.allow_tf32 = tf32
     try:
         with torch.no_grad(), torch.backends.cudnn.flags(allow_tf32=tf32):
             eager = time_cuda(lambda: model(*here))
-            engine = time_cuda(lambda: module(*here))
+            engine += str(time_cuda(lambda: module(*here)))
     finally:
         torch.backends.cuda.matmul.allow_tf32 = matmul
     return [
         f"on {_trt.gpu_name()}, TF32 {'on' if tf32 else 'off'} for both, CUDA events, after 20 calls of warm-up:",
         f"  PyTorch {torch.__version__}, eager: {eager}",
-        f"  {module.metadata['title']}: {engine}",
+        engine,
     ]
 
 
@@ -175,13 +229,22 @@ def _placements(arguments: argparse.Namespace) -> tuple[dict[nn.Module | str, An
     return chosen, getattr(_trt.trt.DeviceType, default) if default else None
 
 
-def _dtypes(arguments: argparse.Namespace) -> list[torch.dtype]:
+def declared(arguments: argparse.Namespace) -> tuple[list[tuple[int, ...]], list[torch.dtype]]:
+    """Shapes and dtypes of the inputs, from ``--shape`` and ``--dtype``."""
     count = len(arguments.shape)
+    if not count:
+        raise ConfigError("--shape is needed, once per input")
     names = arguments.dtype or ["float32"]
     if len(names) not in (1, count):
         raise ConfigError(f"--dtype is given {len(names)} times for {count} inputs; give it once, or once per --shape")
     dtypes = [DTYPES[name] for name in (names * count if len(names) == 1 else names)]
-    return [torch.float16 if arguments.half and d == torch.float32 else d for d in dtypes]
+    return arguments.shape, [torch.float16 if arguments.half and d == torch.float32 else d for d in dtypes]
+
+
+def drawn(shapes: Sequence[Sequence[int]], dtypes: Sequence[torch.dtype], as_list: bool) -> list[Any]:
+    """Random inputs; ``as_list``: one list of them is the only input."""
+    inputs = [_draw(shape, dtype) for shape, dtype in zip(shapes, dtypes)]
+    return [inputs] if as_list else inputs
 
 
 def _draw(shape: Sequence[int], dtype: torch.dtype) -> torch.Tensor:
@@ -190,7 +253,7 @@ def _draw(shape: Sequence[int], dtype: torch.dtype) -> torch.Tensor:
     return torch.randint(0, 2 if dtype == torch.bool else 10, tuple(shape)).to(dtype)
 
 
-def _check_writable(path: str | None) -> None:
+def check_writable(path: str | None) -> None:
     """Said before the work, not after it."""
     if path is None or path == "-":
         return
@@ -203,7 +266,8 @@ def _check_writable(path: str | None) -> None:
         raise ConfigError(f"cannot write {path}: no permission to write in {folder}")
 
 
-def _write_json(path: str | None, report: Any) -> None:
+def write_json(path: str | None, report: Any) -> None:
+    """The report as JSON in a file, or on stdout for ``-``."""
     if path is None or report is None:
         return
     text = json.dumps(report.to_dict(), indent=2)

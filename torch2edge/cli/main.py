@@ -14,6 +14,7 @@ from .convert import add_convert
 from .doctor import add_doctor
 from .inspect import add_inspect
 from .ops import add_ops
+from .plan import add_plan
 
 __all__ = ["entry", "main", "parser"]
 
@@ -66,6 +67,6 @@ def parser() -> argparse.ArgumentParser:
     )
     top.add_argument("--version", action="version", version=f"torch2edge {__version__}")
     commands = top.add_subparsers(title="commands", metavar="COMMAND", required=True)
-    for add in (add_convert, add_inspect, add_ops, add_doctor):
+    for add in (add_convert, add_plan, add_inspect, add_ops, add_doctor):
         add(commands, common)
     return top

@@ -31,7 +31,7 @@ def load_model(text: str) -> nn.Module:
         return _torchvision(name)
     if not found or not source.endswith(".py"):
         raise ConfigError(
-            f"--model {text}: write torchvision:NAME, e.g. torchvision:resnet18, or path/to/file.py:FACTORY"
+            f"--model {text}: write torchvision:NAME, e.g. torchvision:resnet18, path/to/file.py:FACTORY, or path/to/file.onnx"
             + ("; which function of the file makes the model?" if text.endswith(".py") else "")
         )
     return _from_file(Path(source), name)

@@ -51,6 +51,8 @@ def markdown() -> str:
         "| --- | --- | --- |",
     ]
     lines += [f"| `{row['op']}` | [{row['file']}]({row['file']}) | `{row['function']}` |" for row in rows()]
+    lines += ["", "## Not supported, because", "", "| op | reason |", "| --- | --- |"]
+    lines += [f"| `{name}` | {reason} |" for name, reason in sorted(registry().refused().items())]
     return "\n".join(lines)
 
 

@@ -26,10 +26,11 @@ def unsupported(ops: Iterable[Any], registry: Registry) -> list[dict[str, str]]:
         entry = registry.get(op.target)
         reason = ""
         if entry is None:
-            reason = "no converter"
+            reason = ": ".join(filter(None, ["no converter", registry.why_not(op.target)]))
         elif entry.supports is not None:
-            whole = op.instance is not None
-            reason = entry.supports(op.instance, *op.args, **op.kwargs) if whole else entry.supports(**bind(op))
+            whole = op.nesting is not None
+            first = () if op.instance is None else (op.instance,)
+            reason = entry.supports(*first, *op.args, **op.kwargs) if whole else entry.supports(**bind(op))
         if reason:
             rows.append({"op": op.name, "module": op.module, "source": op.source, "reason": reason})
     return rows
@@ -49,7 +50,8 @@ def check(ops: Iterable[Any], registry: Registry) -> None:
     folder = folder if folder.exists() else Path(__file__).parent.parent / "converters"
     raise UnsupportedOpError(
         f"{len(rows)} op{'s' if len(rows) > 1 else ''} cannot be converted:\n" + "\n".join(lines) + "\n"
-        "The ways out: write the model without the op; or add a converter, for this call with "
+        "The ways out: fallback='onnx' (torch.onnx.export and TensorRT's own parser); fallback='torch' (what converts becomes "
+        "engines, the rest stays PyTorch); write the model without the op; or add a converter, for this call with "
         "convert(..., converters={torch.ops.aten.NAME.OVERLOAD: function}), for good in the file of "
         f"{folder} that is named after the op's heading on PyTorch's torch.nn or torch page (CONTRIBUTING.md has the steps).",
         rows,

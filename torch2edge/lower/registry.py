@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import inspect
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, TypeVar
@@ -12,6 +13,7 @@ import torch
 from torch import nn
 
 from ..errors import ConfigError
+from ..graph import Function
 
 __all__ = ["Converter", "Registry", "converter", "registry"]
 
@@ -23,7 +25,7 @@ Supports = Callable[..., str]
 class Converter:
     """A function that turns one op into layers, and what is known of it."""
 
-    target: Any  # torch._ops.OpOverload or a class of nn.Module
+    target: Any  # torch._ops.OpOverload, a class of nn.Module or a Function
     function: Callable[..., Any]
     supports: Supports | None = None
 
@@ -39,6 +41,7 @@ class Registry:
 
     def __init__(self, parent: Registry | None = None) -> None:
         self._own: dict[Any, Converter] = {}
+        self._refused: dict[str, str] = {}
         self._parent = parent
 
     def add(self, target: Any, function: Callable[..., Any], supports: Supports | None = None, replace: bool = False) -> None:
@@ -51,24 +54,42 @@ class Registry:
         new = Converter(target, function, supports)
         _check_target(target)
         _check_signature(new)
-        if target in self._own and not replace:
+        key = _key(target)
+        if key in self._own and not replace:
             raise ConfigError(
-                f"{_title(target)} has two converters: {self._own[target].where} and {new.where}. To put one in the place "
+                f"{_title(target)} has two converters: {self._own[key].where} and {new.where}. To put one in the place "
                 "of the other, register it with replace=True."
             )
-        self._own[target] = new
+        self._own[key] = new
 
     def get(self, target: Any) -> Converter | None:
         """The converter of an overload or module class, or None."""
-        return self._own.get(target) or (self._parent.get(target) if self._parent else None)
+        return self._own.get(_key(target)) or (self._parent.get(target) if self._parent else None)
 
     def all(self) -> dict[Any, Converter]:
         """Every converter by target."""
         return {**(self._parent.all() if self._parent else {}), **self._own}
 
+    def refuse(self, reasons: Mapping[str, str]) -> None:
+        """Say why ops that have no converter have none: name without namespace and overload -> reason."""
+        self._refused.update(reasons)
+
+    def refused(self) -> dict[str, str]:
+        """Why which ops have no converter, by name."""
+        return {**(self._parent.refused() if self._parent else {}), **self._refused}
+
+    def why_not(self, target: Any) -> str:
+        """Why an op without a converter has none, or ""."""
+        name = target._schema.name.split("::")[1] if isinstance(target, torch._ops.OpOverload) else ""
+        return self.refused().get(name, "")
+
     def module_classes(self) -> tuple[type[nn.Module], ...]:
         """The classes that are converted as a whole."""
         return tuple(t for t in self.all() if inspect.isclass(t) and issubclass(t, nn.Module))
+
+    def functions(self) -> tuple[Function, ...]:
+        """The functions that are converted as a whole."""
+        return tuple(t for t in self.all() if isinstance(t, Function))
 
     def is_leaf(self, target: Any) -> bool:
         """Whether an overload is converted as it is, so that tracing must not take it apart."""
@@ -97,7 +118,8 @@ def converter(*targets: Any, supports: Supports | None = None, replace: bool = F
     """Register the decorated function as the converter of ``targets``.
 
     Args:
-        targets: ATen overloads with the same schema, e.g. ``torch.ops.aten.relu.default``, or classes of nn.Module. The
+        targets: ATen overloads with the same schema, e.g. ``torch.ops.aten.relu.default``, or classes of nn.Module; an op
+            of a library that may not be imported by its name, ``"torchvision.roi_align.default"``. The
             function's parameters after the first (the ``Network``) are the op's schema, name by name; for a class they
             are the submodule and then what its forward takes.
         supports: takes the same parameters with ``Value`` and ``Constant`` in the place of tensors, before any layer is
@@ -125,12 +147,28 @@ def converter(*targets: Any, supports: Supports | None = None, replace: bool = F
     return register
 
 
+def _key(target: Any) -> Any:
+    """What a target is looked up by: an op that is not PyTorch's own by its name."""
+    return str(target) if isinstance(target, torch._ops.OpOverload) and target.namespace != "aten" else target
+
+
+def _overload(name: str) -> Any:
+    """The op of that name, or None where nothing has registered it."""
+    namespace, op, overload = name.split(".")
+    packet = getattr(getattr(torch.ops, namespace), op, None)
+    return packet and getattr(packet, overload, None)
+
+
 def _title(target: Any) -> str:
+    if isinstance(target, Function):
+        return target.name
     return target.__qualname__ if inspect.isclass(target) else str(target)
 
 
 def _check_target(target: Any) -> None:
-    if inspect.isclass(target) and issubclass(target, nn.Module):
+    if isinstance(target, str) and re.fullmatch(r"(?!aten\.)\w+\.\w+\.\w+", target):  # of a library that may be missing
+        return
+    if isinstance(target, Function) or (inspect.isclass(target) and issubclass(target, nn.Module)):
         return
     if isinstance(target, torch._ops.OpOverloadPacket):
         raise ConfigError(
@@ -144,11 +182,18 @@ def _check_target(target: Any) -> None:
 
 def _check_signature(new: Converter) -> None:
     names = list(inspect.signature(new.function).parameters)
+    if isinstance(new.target, Function):
+        if not names:
+            raise ConfigError(f"the converter {new.where} of {_title(new.target)} must take (net, ...)")
+        return
     if inspect.isclass(new.target):
         if len(names) < 2:
             raise ConfigError(f"the converter {new.where} of {_title(new.target)} must take (net, module, ...)")
         return
-    wanted = [a.name for a in new.target._schema.arguments]
+    op = _overload(new.target) if isinstance(new.target, str) else new.target
+    if op is None:  # its library is not imported
+        return
+    wanted = [a.name for a in op._schema.arguments]
     if names[1:] != wanted:
         raise ConfigError(
             f"the converter {new.where} of {new.target} must take (net, {', '.join(wanted)}), the op's schema, but takes "

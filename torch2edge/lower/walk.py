@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -18,7 +18,7 @@ from .network import Network, Tensor
 from .network.symbols import is_symbolic, symbols
 from .registry import Registry
 
-__all__ = ["Lowered", "lower"]
+__all__ = ["Lowered", "binding_names", "lower"]
 
 
 @dataclass
@@ -34,30 +34,35 @@ class Lowered:
 
 def lower(
     graph: Graph, raw: Any, registry: Registry, *, names: dict[int, str] | None = None,
-    device_of: Callable[[str], Any] = lambda path: None,
+    device_of: Callable[[str], Any] = lambda path: None, input_names: Sequence[str] | None = None,
+    output_names: Sequence[str] | None = None,
 ) -> Lowered:  # fmt: skip
     """Fill TensorRT's INetworkDefinition ``raw`` with the ops of ``graph``.
 
     Args:
         names: id of each parameter and buffer -> name.
         device_of: module path -> TensorRT's DeviceType, or None for the default.
+        input_names: of the network's inputs, one per input of the graph; by default input_0, input_1, ...
+        output_names: the same for its outputs.
 
     Raises:
+        ConfigError: names that are too few, too many, empty or used twice.
         UnsupportedOpError: ops without a converter, all of them, before any layer is added.
         ConversionError: a converter failed, or gave another shape or dtype than PyTorch did.
     """
     dynamic = bool(symbols([value.shape for value in graph.inputs]))
     if dynamic:
         _settle(graph)
+    input_names, output_names = binding_names(graph, input_names, output_names)
     check(graph.ops, registry)
     net = Network(raw, names, device_of)
     net.dim_names = graph.symbols
     env = _Env()
-    input_names = _inputs(graph, net, env)
+    input_names = _inputs(graph, net, env, input_names)
     environment = _shape_env(graph) if dynamic else None
     for op in graph.ops:
         _convert(op, net, registry, env, environment)
-    output_names = _outputs(graph, net, env)
+    output_names = _outputs(graph, net, env, output_names)
     tensor_names = {index: t.raw.name for index, t in env.items()}
     return Lowered(net, [v.dtype for v in graph.outputs], input_names, output_names, tensor_names)
 
@@ -73,7 +78,27 @@ class _Env(dict[int, Tensor]):
         raise ConversionError(f"{self.left_out[index]}, which the model uses, has no form in TensorRT")
 
 
-def _inputs(graph: Graph, net: Network, env: dict[int, Tensor]) -> list[str]:
+def binding_names(
+    graph: Graph, inputs: Sequence[str] | None, outputs: Sequence[str] | None
+) -> tuple[list[str], list[str]]:  # fmt: skip
+    """Names for the network's inputs and outputs, checked."""
+    both = []
+    for kind, given, wanted in (("input", inputs, graph.input_names), ("output", outputs, graph.output_names)):
+        names = [f"{kind}_{i}" for i in range(len(wanted))] if given is None else list(given)
+        if isinstance(given, str) or len(names) != len(wanted):
+            raise ConfigError(
+                f"{kind}_names is {given!r}, but the model's {kind}s are {len(wanted)} tensor{'s' * (len(wanted) != 1)}: "
+                f"{', '.join(wanted)}. Give a list with a name for each."
+            )
+        both.append(names)
+    together = [*both[0], *both[1]]
+    for name in together:
+        if not isinstance(name, str) or not name or together.count(name) > 1:
+            raise ConfigError(f"input_names and output_names must be different, non-empty strings, but {name!r} is among them")
+    return both[0], both[1]
+
+
+def _inputs(graph: Graph, net: Network, env: dict[int, Tensor], wanted: Sequence[str]) -> list[str]:
     names = []
     unused = set(graph.unused_inputs()) - _needed_for_sizes(graph)
     for i, value in enumerate(graph.inputs):
@@ -86,7 +111,7 @@ def _inputs(graph: Graph, net: Network, env: dict[int, Tensor]) -> list[str]:
             raise ConversionError(
                 f"the input {graph.input_names[i]} is {value.dtype}: {error}. Cast it, and the model, first (model.float())."
             ) from error
-        raw = net.raw.add_input(f"input_{i}", dtype, tuple(-1 if is_symbolic(n) else n for n in value.shape))
+        raw = net.raw.add_input(wanted[i], dtype, tuple(-1 if is_symbolic(n) else n for n in value.shape))
         if raw is None:
             raise ConversionError(f"TensorRT refused the input {graph.input_names[i]}: {'; '.join(last_errors(2))}")
         net.note_axes(raw, value.shape)
@@ -102,11 +127,12 @@ def _convert(op: Op, net: Network, registry: Registry, env: _Env, shape_env: Any
     def resolve(tree: Any) -> Any:
         return map_tensors(tree, lambda t: env[t.index] if isinstance(t, Value) else t.tensor)
 
-    with net.scope(op.module, op.short_name, op.outputs):
+    with net.scope(op.module, op.short_name, op.outputs, op.nesting):
         try:
             with _no_new_guard(shape_env, net.dim_names):
-                if op.instance is not None:
-                    result = entry.function(net, op.instance, *resolve(op.args), **resolve(op.kwargs))
+                if op.nesting is not None:
+                    first = () if op.instance is None else (op.instance,)
+                    result = entry.function(net, *first, *resolve(op.args), **resolve(op.kwargs))
                 else:
                     result = entry.function(net, **resolve(bind(op)))
             _bind_results(op, net, result, env)
@@ -203,7 +229,7 @@ def _no_new_guard(environment: Any, names: Mapping[str, str]) -> Iterator[None]:
         )
 
 
-def _outputs(graph: Graph, net: Network, env: dict[int, Tensor]) -> list[str]:
+def _outputs(graph: Graph, net: Network, env: dict[int, Tensor], wanted: Sequence[str]) -> list[str]:
     """Name and mark the outputs; an input, a constant or a second mark of one tensor goes through an identity layer."""
     names = []
     taken = {env[v.index].raw.name for v in graph.inputs if v.index in env}
@@ -211,7 +237,7 @@ def _outputs(graph: Graph, net: Network, env: dict[int, Tensor]) -> list[str]:
         for i, value in enumerate(graph.outputs):
             tensor = net.tensor(value.tensor) if isinstance(value, Constant) else env[value.index]
             tensor = net.leave(tensor, own=isinstance(value, Constant) or tensor.raw.name in taken)
-            tensor.raw.name = f"output_{i}"
+            tensor.raw.name = wanted[i]
             net.raw.mark_output(tensor.raw)
             if not net.capabilities.strongly_typed:
                 tensor.raw.dtype = to_trt_dtype(tensor.dtype)

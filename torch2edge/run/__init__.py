@@ -2,5 +2,6 @@
 
 from .engine_file import describe, read, write
 from .module import EdgeModule
+from .partition import PartitionedModule
 
-__all__ = ["EdgeModule", "describe", "read", "write"]
+__all__ = ["EdgeModule", "PartitionedModule", "describe", "read", "write"]

@@ -38,7 +38,11 @@ class EdgeModule(nn.Module):
     Attributes:
         report: how it was converted and how exact it is (``torch2edge.Report``).
         metadata: what the engine file's header holds.
+        network: TensorRT's INetworkDefinition after ``convert(..., keep_network=True)``, else None; copies have none.
     """
+
+    network: Any = None
+    _kept: Any = None  # what the network needs to stay alive
 
     def __init__(
         self, plan: bytes = b"", metadata: Mapping[str, Any] | None = None, *, fallback: Fallback | None = None

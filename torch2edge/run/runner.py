@@ -47,6 +47,15 @@ class Runner:
         self._inputs, self._outputs = list(inputs), list(outputs)
         self._contexts = threading.local()
 
+    @property
+    def engine(self) -> Any:
+        """TensorRT's ICudaEngine."""
+        return self._engine
+
+    def context(self) -> Any:
+        """The IExecutionContext with which this thread's calls run."""
+        return self._context(torch.cuda.current_stream())
+
     def _context(self, stream: torch.cuda.Stream) -> Any:
         """This thread's context, safe to use on ``stream``: its work on another stream is waited for."""
         local = self._contexts

@@ -9,6 +9,7 @@ from torch import nn
 from torch.nn.parameter import is_lazy
 
 from ..errors import InputError, TraceError, TrainingModeError
+from .compiled import is_compiled
 
 __all__ = ["check_inputs", "check_model"]
 
@@ -19,6 +20,23 @@ def check_model(model: nn.Module) -> None:
     Raises:
         TrainingModeError, TraceError, InputError
     """
+    for path, module in model.named_modules():
+        if isinstance(module, torch.jit.ScriptModule):
+            raise TraceError(
+                f"the submodule {path or '(the model itself)'} is a {type(module).__name__} (torch.jit): hooks do not reach "
+                "inside. Convert the Python module that it was made from."
+            )
+        if _is_quantized(module):
+            raise TraceError(
+                f"the submodule {path or '(the model itself)'} is a {type(module).__module__}.{type(module).__name__}: PyTorch's "
+                "quantized modules keep packed weights for CPU kernels, which no engine can take. Convert the float model "
+                "that it was made from (before torch.ao.quantization.convert)."
+            )
+        if is_compiled(module) and not hasattr(torch.compiler, "set_stance"):
+            raise TraceError(
+                f"the submodule {path} is compiled, and torch {torch.__version__} cannot run it uncompiled: put its _orig_mod "
+                "in its place, and compile what convert() gives back."
+            )
     training = [path or "(the model itself)" for path, m in model.named_modules() if m.training]
     if training:
         shown = ", ".join(training[:3]) + (f" and {len(training) - 3} more" if len(training) > 3 else "")
@@ -26,12 +44,6 @@ def check_model(model: nn.Module) -> None:
             f"{shown} {'are' if len(training) > 1 else 'is'} in training mode, where dropout draws and batch norm uses the "
             "batch. Call model.eval() first."
         )
-    for path, module in model.named_modules():
-        if isinstance(module, torch.jit.ScriptModule):
-            raise TraceError(
-                f"the submodule {path or '(the model itself)'} is a {type(module).__name__} (torch.jit): hooks do not reach "
-                "inside. Convert the Python module that it was made from."
-            )
     for name, tensor in (*model.named_parameters(), *model.named_buffers()):
         if is_lazy(tensor):
             raise TraceError(f"{name} has no shape yet (a lazy module): run the model once on real inputs first")
@@ -46,6 +58,14 @@ def check_model(model: nn.Module) -> None:
             continue
         if torch.isnan(tensor.detach().sum()) and torch.isnan(tensor.detach()).any():
             raise TraceError(f"{name} holds NaN: every output of an engine would too. Was the checkpoint loaded whole?")
+
+
+def _is_quantized(module: nn.Module) -> bool:
+    """Modules with packed int8 weights; the reference ones are made of quantize and dequantize ops."""
+    home = type(module).__module__
+    return home.startswith(("torch.ao.nn.quantized", "torch.ao.nn.intrinsic.quantized", "torch.nn.quantized")) and (
+        "reference" not in home
+    )
 
 
 def check_inputs(model: nn.Module, tensors: Sequence[torch.Tensor], names: Sequence[str]) -> None:

@@ -26,6 +26,17 @@ __all__ = [
 
 aten = torch.ops.aten
 
+# Ops that have no form of fixed shapes, by name, for torchvision may not be imported: why, and the way out.
+_MANY = "how many boxes are kept depends on the data, and an engine needs shapes that follow from the input shapes. "
+_REFUSED = {
+    "aten::_pack_padded_sequence": (
+        "a packed sequence: its batch shrinks from step to step with the lengths, and the shapes of an engine do not. Pad the "
+        "sequences, run the layer on the padded batch, and read each one's result at its own length; for a layer that is "
+        "bidirectional convert one engine a length"
+    ),
+    "torchvision::nms": _MANY + "Return boxes and scores, and call nms on the engine's outputs",
+}
+
 
 @dataclass(frozen=True)
 class Schema:
@@ -36,6 +47,7 @@ class Schema:
     composite: bool  # PyTorch can take it apart (CompositeImplicitAutograd)
     random: bool
     makes: bool  # a tensor out of nothing, on a device
+    refused: str  # why no engine can hold it, and the way out
     writes: tuple[tuple[int, str], ...]  # position and name of each argument that is written to
 
     def written(self, args: Any, kwargs: Any) -> list[torch.Tensor]:
@@ -54,6 +66,7 @@ def schema_of(func: Any) -> Schema:
         composite=torch._C._dispatch_has_kernel_for_dispatch_key(func.name(), "CompositeImplicitAutograd"),
         random=torch.Tag.nondeterministic_seeded in func.tags,
         makes=any(a.name == "device" for a in schema.arguments) and "Tensor" not in str([a.type for a in schema.arguments]),
+        refused=_REFUSED.get(schema.name, ""),
         writes=tuple(
             (i, a.name) for i, a in enumerate(schema.arguments) if a.alias_info is not None and a.alias_info.is_write
         ),

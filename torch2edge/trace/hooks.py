@@ -12,11 +12,9 @@ from typing import Any
 
 from torch import nn
 
-from ..graph import Op, Value, map_tensors
-from ..structure import flatten
-from .source import caller
-from .tensor import Traced
+from ..graph import map_tensors
 from .tracer import Tracer
+from .whole import record
 
 __all__ = ["module_paths"]
 
@@ -57,7 +55,7 @@ def module_paths(model: nn.Module, tracer: Tracer, classes: tuple[type[nn.Module
             stack[-1].whole = False
             tracer.depth -= 1
             if stack[-1].recorded is not None and not _failed(output):
-                _record(tracer, module, stack[-1].recorded, output)
+                record(tracer, type(module), module, stack[-1].recorded, output)
 
     def leave(module: nn.Module, args: Any, kwargs: Any, output: Any) -> None:
         if threading.get_ident() == thread:
@@ -80,16 +78,3 @@ def module_paths(model: nn.Module, tracer: Tracer, classes: tuple[type[nn.Module
         for handle in handles:
             handle.remove()
         tracer.path = ""
-
-
-def _record(tracer: Tracer, module: nn.Module, recorded: Any, output: Any) -> None:
-    outputs: list[Value | None] = []
-    for tensor in flatten(output)[0]:
-        if isinstance(tensor, Traced) and tensor.value.hidden:
-            value = tracer.new_value(tensor.meta)
-            tensor.value = tensor.buffer.value = value
-            tensor.chain, tensor.version, tensor.buffer.hidden = (), tensor.buffer.version, False
-            outputs.append(value)
-        else:
-            outputs.append(None)
-    tracer.ops.append(Op(type(module), recorded[0], recorded[1], outputs, tracer.path, caller(), module))

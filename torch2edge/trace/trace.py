@@ -12,15 +12,17 @@ import torch
 from torch import nn
 
 from ..errors import DataDependentError, InputError, Torch2EdgeError, TraceError
-from ..graph import Graph
+from ..graph import Function, Graph
 from ..shapes import Dynamic, check_examples
 from ..structure import call_names, flatten, flatten_call, leaf_names, text, unflatten
 from .checks import check_inputs, check_model
+from .compiled import eager_only
 from .hooks import module_paths
 from .source import innermost, place
 from .state import RefuseDataAssignment, held_tensors, no_draws, unchanged
 from .symbolic import Symbols, without_needless_guards
 from .tracer import Tracer, finish, storage_key
+from .whole import whole_functions
 
 __all__ = ["trace"]
 
@@ -38,6 +40,7 @@ def trace(
     is_leaf: Callable[[Any], bool],
     module_classes: tuple[type[nn.Module], ...] = (),
     dynamic: Dynamic | None = None,
+    functions: Sequence[Function] = (),
 ) -> Graph:
     """Run ``model(*args, **kwargs)`` once and give its ops.
 
@@ -48,6 +51,7 @@ def trace(
         is_leaf: says of an ATen overload whether it is recorded whole or taken apart further.
         module_classes: submodules of exactly these classes become one op each.
         dynamic: the axes of the inputs that vary; all others have the examples' sizes for ever.
+        functions: functions of which each call becomes one op.
 
     Raises:
         ConfigError: the model does not take all sizes of ``dynamic``; with the line that says so.
@@ -55,7 +59,7 @@ def trace(
         InputError: inputs on another device than the model, of size zero, or missing.
     """
     try:
-        return _trace(model, args, kwargs or {}, is_leaf, module_classes, dynamic or None)
+        return _trace(model, args, kwargs or {}, is_leaf, module_classes, functions, dynamic or None)
     except _ForwardError as error:
         _check_without_tracing(model, args, kwargs or {}, error)
         raise TraceError(str(error)) from error.__cause__
@@ -63,7 +67,7 @@ def trace(
 
 def _trace(
     model: nn.Module, args: Sequence[Any], kwargs: Mapping[str, Any], is_leaf: Callable[[Any], bool],
-    module_classes: tuple[type[nn.Module], ...], dynamic: Dynamic | None,
+    module_classes: tuple[type[nn.Module], ...], functions: Sequence[Function], dynamic: Dynamic | None,
 ) -> Graph:  # fmt: skip
     tensors, structure = flatten_call(args, kwargs)
     names = call_names(structure)
@@ -77,8 +81,11 @@ def _trace(
     with torch.inference_mode():  # a view in inference mode must be one of an inference tensor
         stand_ins = [tracer.input(t, n, i) for i, (t, n) in enumerate(zip(tensors, names))]
     call = unflatten(structure, stand_ins)
-    with _one_at_a_time, unchanged(model), no_draws(), _eager_attention(), _rules(symbols), torch.inference_mode():
-        with module_paths(model, tracer, module_classes):
+    with (
+        _one_at_a_time, unchanged(model), no_draws(), _eager_attention(), eager_only(), _rules(symbols),
+        torch.inference_mode(),
+    ):  # fmt: skip
+        with module_paths(model, tracer, module_classes), whole_functions(tracer, functions):
             result = _run(model, call["args"], call["kwargs"], tracer)
         try:
             flat, output_structure = flatten(result, "output")
@@ -113,7 +120,7 @@ def _check_without_tracing(model: nn.Module, args: Sequence[Any], kwargs: Mappin
     tensors, structure = flatten_call(args, kwargs)
     call = unflatten(structure, [t.clone() for t in tensors])
     try:
-        with unchanged(model), torch.no_grad():
+        with unchanged(model), eager_only(), torch.no_grad():
             model(*call["args"], **call["kwargs"])
     except Exception as error:
         cause = traced.__cause__
@@ -121,8 +128,8 @@ def _check_without_tracing(model: nn.Module, args: Sequence[Any], kwargs: Mappin
             return
         reason = (str(error).splitlines() or ["no message"])[0]
         raise InputError(
-            f"the model does not run on these inputs, without torch2edge either: {type(error).__name__}: {reason} "
-            f"({traced.where})"
+            f"the model does not run on these inputs, without torch2edge either: {type(error).__name__}: {reason}"
+            + ("" if traced.where.endswith("?") else f" ({traced.where})")
         ) from error
 
 

@@ -13,11 +13,13 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
+from torch.utils._mode_utils import no_dispatch
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from ..errors import DataDependentError, InplaceError, RandomOpError, TraceError
 from ..graph import Constant, Op, Value, map_tensors
 from ..sizes import has_symbolic, settle
+from .complex import Pair, complex_form
 from .functional import (
     FACTORIES, FILLS, SAME_VALUE, core_decompositions, filled, functional_form, is_random, schema_of, static_index,
 )  # fmt: skip
@@ -56,6 +58,7 @@ class Tracer(TorchDispatchMode):
         self.broken: str | None = None  # the innermost submodule that did not return
         self.refused: TraceError | None = None  # the first error of ours, which the forward may have caught
         self.depth = 0  # > 0 inside a submodule that is converted as a whole: nothing is recorded
+        self.overwritten: list[Buffer] = []  # tensors from outside that such a submodule wrote to
         self._is_leaf, self._names, self._owned = is_leaf, names, owned
         self._symbols = symbols
         if symbols is not None:
@@ -91,6 +94,8 @@ class Tracer(TorchDispatchMode):
         tensor = self._current(tensor)
         if not isinstance(tensor, Traced):
             return self._constant_of(tensor)
+        if isinstance(tensor, Pair):
+            raise TraceError(f"a complex result {self.here()}: TensorRT has no complex numbers; use torch.view_as_real on it")
         if tensor.version != tensor.buffer.version:
             fresh = Traced(tensor.buffer.meta, tensor.buffer.value, tensor.buffer)
             for link in tensor.chain:
@@ -132,17 +137,22 @@ class Tracer(TorchDispatchMode):
     def _dispatch(self, func: Any, args: Any, kwargs: Any) -> Any:
         if self._promoted:
             args, kwargs = map_tensors((args, kwargs), self._current)
-        traced = next((t for t in tensors_in((args, kwargs)) if isinstance(t, Traced)), None)
+        tensors = tensors_in((args, kwargs))
+        traced = next((t for t in tensors if isinstance(t, Traced)), None)
         if traced is None:
             if self._symbols and has_symbolic((args, kwargs)):
                 return self._sized_op(func, args, kwargs)
             return self._constant_op(func, args, kwargs)
+        if (form := complex_form(func, args, kwargs, tensors, self.here)) is not None:
+            return self._call(form, *args, **kwargs)
         if func in _READS:
             raise DataDependentError(
                 f"{func} {self.here()}: the forward {_READS[func]} a value that depends on an input. An engine has no "
                 "Python in it: the answer for the traced input would be frozen. Write it with torch.where or torch.clamp, or "
                 "move it out of the module that is converted."
             )
+        if schema_of(func).refused:
+            raise DataDependentError(f"{func} {self.here()}: {schema_of(func).refused}.")
         if schema_of(func).is_mutable:
             return self._write_op(func, args, kwargs)
         if func is aten.as_strided.default:
@@ -314,17 +324,28 @@ class Tracer(TorchDispatchMode):
                 f"{func} {self.here()}: this in-place op has no functional form in PyTorch. Use the form that returns a "
                 "new tensor."
             )
+        if func is not aten.detach_.default and isinstance(form, torch._ops.OpOverload) and schema_of(form).aliases:
+            return self._turn(func, form, args, kwargs)
         results = self._call(form, *args, **kwargs)
         results = list(results) if isinstance(results, (list, tuple)) else [results]
+        if len(results) != len(targets) or any(r.shape != t.shape for r, t in zip(results, targets)):
+            raise InplaceError(
+                f"{func} {self.here()}: it changes the shape of what it writes to. Use the form that returns a new tensor."
+            )
         for target, result in zip(targets, results):
-            if result.shape != target.shape or result.dtype != target.dtype:
-                result = self._call(self._fit, result, target)
-            self._write(func, target, result)
+            self._write(func, target, self._call(lambda r, dtype: r.to(dtype), result, target.dtype))
         return targets[0] if len(targets) == 1 else tuple(targets)
 
-    @staticmethod
-    def _fit(result: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
-        return result.to(target.dtype).expand(target.shape)
+    def _turn(self, func: Any, form: Any, args: Any, kwargs: Any) -> Any:
+        """``squeeze_``, ``transpose_`` and the like write nothing: the tensor object becomes another view of its memory."""
+        target = args[0]
+        if not isinstance(target, Traced) or (target.buffer.frozen and not target.chain):
+            raise InplaceError(f"{func} {self.here()}: it changes the shape of an input in place; use x.squeeze() or its kin.")
+        view = self._call(form, *args, **kwargs)
+        with no_dispatch():  # the shape that the object shows
+            func(*args, **kwargs)
+        target.meta, target.chain, target.value, target.version = view.meta, view.chain, view.value, view.version
+        return target
 
     def _write(self, func: Any, target: torch.Tensor, new: torch.Tensor) -> None:
         if not isinstance(target, Traced):
@@ -338,9 +359,11 @@ class Tracer(TorchDispatchMode):
                 "Write to a copy: x = x.clone()."
             )
         if self.depth and not buffer.hidden:
-            raise InplaceError(
-                f"{func} {self.here()}: a submodule that is converted as a whole writes to a tensor from outside of it."
-            )
+            if target.chain:
+                raise InplaceError(
+                    f"{func} {self.here()}: something that is converted as a whole writes to a part of a tensor from outside."
+                )
+            self.overwritten.append(buffer)
         value = self.read(new)
         steps = [Traced(buffer.meta, buffer.value, buffer)]
         for link in target.chain[:-1]:

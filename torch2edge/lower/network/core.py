@@ -11,6 +11,7 @@ import torch
 
 from ..._trt import capabilities, carried, inside, last_errors, to_trt_dtype, trt
 from ...errors import ConfigError, ConversionError
+from ...structure import Structure
 from .symbols import is_symbolic, same
 
 __all__ = ["Core", "Layer", "Tensor", "Value"]
@@ -83,6 +84,7 @@ class Core:
         self.raw = raw
         self.layers: list[Layer] = []
         self.outputs: list[Any] = []  # of the op at hand: objects with .shape and .dtype, or None
+        self.nesting: Structure | None = None  # of these outputs, where a submodule or function is converted as a whole
         self.weights_by_name: dict[str, list[str]] = {}  # parameter -> layers that hold it
         self._names, self._device_of = names or {}, device_of
         self._keep: list[Any] = []  # TensorRT does not copy weights before the build
@@ -97,16 +99,22 @@ class Core:
 
     # ---- names and devices ------------------------------------------------------------------------------------------
 
+    @property
+    def module(self) -> str:
+        """Path of the submodule of the op at hand."""
+        return self._module
+
     @contextmanager
-    def scope(self, module: str, op: str, outputs: Sequence[Any]) -> Iterator[None]:
+    def scope(self, module: str, op: str, outputs: Sequence[Any], nesting: Structure | None = None) -> Iterator[None]:
         """The layers added inside belong to ``op`` in ``module``."""
-        before = self._module, self._op, self._first, self.outputs
+        before = self._module, self._op, self._first, self.outputs, self.nesting
         self._module, self._op, self._first, self.outputs = module, op, len(self.layers), list(outputs)
+        self.nesting = nesting
         try:
             yield
             self._final_names()
         finally:
-            self._module, self._op, self._first, self.outputs = before
+            self._module, self._op, self._first, self.outputs, self.nesting = before
 
     def layer(self, raw: Any) -> Any:
         """Name a new layer after the module and op at hand, and give it the module's device.
@@ -124,6 +132,14 @@ class Core:
     def _added(self) -> list[Layer]:
         """The layers of the op at hand so far, without the sizes that were computed for it."""
         return [a for a in self.layers[self._first :] if (a.module, a.op) == (self._module, self._op)]
+    def adopt(self, raw: Any, name: str, module: str, op: str, dtype: torch.dtype | None) -> None:
+        """Enter a layer that TensorRT's ONNX parser has added to the network: its name, its module's device."""
+        raw.name = self._free(name)
+        self.layers.append(Layer(raw, module, op, self._device_of(module), dtype))
+
+    def keep(self, owner: Any) -> None:
+        """Hold what owns memory that TensorRT reads until the build."""
+        self._keep.append(owner)
 
     def _free(self, wanted: str) -> str:
         name, count = wanted, 0
@@ -206,6 +222,8 @@ class Core:
                 )
         host = tensor.detach().to(device="cpu", dtype=dtype).to(inside(dtype)).contiguous()
         self._keep.append(host)
+        if host.numel() == 0:
+            return trt.Weights(data_type)
         if host.dtype == torch.bfloat16:  # NumPy has no such type; every TensorRT that has it takes a pointer
             return trt.Weights(data_type, host.data_ptr(), host.numel())
         array = host.numpy()

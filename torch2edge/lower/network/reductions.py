@@ -8,8 +8,8 @@ from collections.abc import Sequence
 import torch
 
 from ..._trt import trt
-from ...errors import ConversionError
 from .core import Tensor, Value
+from .loops import Loops
 from .matrix import Matrix, axes_mask
 from .pointwise import wide
 from .symbols import is_symbolic
@@ -17,7 +17,7 @@ from .symbols import is_symbolic
 __all__ = ["Reductions"]
 
 
-class Reductions(Matrix):
+class Reductions(Matrix, Loops):
     """Layers that make one element of many."""
 
     def extreme_index(self, x: Value, kind: str, dim: int) -> Tensor:
@@ -91,8 +91,7 @@ class Reductions(Matrix):
     def running_sum(self, x: Value, dim: int) -> Tensor:
         """Sums of the elements up to each, along ``dim``.
 
-        Raises:
-            ConversionError: integers, where TensorRT has no running sums; floats are multiplied by a triangle there.
+        Where TensorRT has no running sums, floats are multiplied by a triangle and integers are added by doubling.
         """
         t = self.tensor(x)
         if t.ndim == 0:
@@ -103,7 +102,7 @@ class Reductions(Matrix):
             layer = self.raw.add_cumulative(t.raw, axis.raw, trt.CumulativeOperation.SUM, False, False)
             return self.result(self.layer(layer), t.dtype, t.shape)
         if not t.dtype.is_floating_point:
-            raise ConversionError(f"a running sum of {t.dtype}: {self.capabilities.title} has none of integers; use .float()")
+            return self.prefixes(self.add, t, dim)
         order = [*(d for d in range(t.ndim) if d != dim), dim]
         rows = self.reshape(self.permute(t, order), (-1, t.shape[dim]))
         upper = self.triangle(t.shape[dim], t.shape[dim], 0, upper=True)

@@ -1,0 +1,47 @@
+"""``torch2edge plan``"""
+
+from __future__ import annotations
+
+import argparse
+from typing import Any
+
+import torch
+
+from ..api import plan
+from ..errors import ConfigError
+from ..partition import MIN_OPS
+from .convert import add_model, check_writable, declared, drawn, module_of, write_json
+
+__all__ = ["add_plan"]
+
+DESCRIPTION = """\
+Say which submodules of a model would become engines with --fallback torch, which would stay PyTorch, why, and how much
+would cross between them. Nothing is built.
+
+  torch2edge plan --model torchvision:retinanet_resnet50_fpn --shape 3x320x320 --list
+"""
+
+
+def add_plan(commands: Any, common: argparse.ArgumentParser) -> None:
+    """The command and its options."""
+    command = commands.add_parser(
+        "plan", parents=[common], help="what of a model converts, what would stay PyTorch, and why; builds nothing",
+        description=DESCRIPTION, formatter_class=argparse.RawDescriptionHelpFormatter,
+    )  # fmt: skip
+    command.set_defaults(run=_run)
+    add_model(command)
+    command.add_argument("--min-ops", type=int, default=MIN_OPS, metavar="N", help=f"ops of the smallest engine ({MIN_OPS})")
+    command.add_argument("--json", metavar="FILE", help="write the plan as JSON (- for stdout, in place of the text)")
+
+
+def _run(arguments: argparse.Namespace) -> int:
+    if arguments.model.endswith(".onnx"):
+        raise ConfigError("plan: an ONNX file has no submodules that could stay in PyTorch; torch2edge convert takes it whole")
+    shapes, dtypes = declared(arguments)
+    check_writable(arguments.json)
+    torch.manual_seed(0)
+    made = plan(module_of(arguments), drawn(shapes, dtypes, arguments.list), min_ops=arguments.min_ops)
+    write_json(arguments.json, made)
+    if arguments.json != "-":
+        print(made)
+    return 0

@@ -1,0 +1,207 @@
+"""The PyTorch road and its plan: api.py's other half, which knows the stages too."""
+
+from __future__ import annotations
+
+import time
+import warnings
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import nn
+
+from . import _trt
+from .check.nested import compare_nested
+from .check.verify import TRIALS, draw
+from .cut import Plan, TooSmall, decide
+from .errors import ConversionError, InputError, Torch2EdgeError, VerificationError
+from .graph import Graph
+from .lower import Registry, registry
+from .lower.check import check
+from .report import CheckRow
+from .run import EdgeModule
+from .run.module import ReferenceWarning
+from .run.partition import PartitionedModule, PartitionReport, PartitionWarning
+from .structure import flatten_call, unflatten
+from .trace import trace, unchanged
+from .trace.calls import Seen, observe
+from .trace.checks import check_model
+from .trace.compiled import eager_only, unwrap
+
+__all__ = ["MIN_OPS", "part_converter", "partition", "plan"]
+
+MIN_OPS = 3  # fewer are not worth the two boundaries of an engine
+_WHOLE = (TRIALS[0], TRIALS[-1])  # each engine has had all of them already
+
+ConvertOne = Callable[[str, nn.Module, Sequence[Any], Mapping[str, Any]], EdgeModule]
+
+
+def plan(
+    model: nn.Module,
+    inputs: Sequence[Any] | torch.Tensor,
+    kwargs: Mapping[str, Any] | None = None,
+    *,
+    converters: Mapping[Any, Callable[..., Any]] | None = None,
+    min_ops: int = MIN_OPS,
+) -> Plan:
+    """What ``convert(..., fallback="torch")`` would make an engine of, without building one.
+
+    The model runs twice: on ``inputs``, and on a shuffled copy of them that tells which shapes hang on the data. Then each
+    submodule, from the model itself downwards, is traced and its ops are checked, until one converts. What only shows when
+    layers are made or an engine is built (an op's arguments that TensorRT refuses) is not foreseen.
+
+    Args:
+        model: in eval mode, on one device. It is left as it was.
+        inputs: the positional inputs, as for ``convert``.
+        kwargs: the keyword inputs.
+        converters: ATen overload or module class -> converter, as for ``convert``.
+        min_ops: submodules with fewer ops do not become engines.
+
+    Returns:
+        The plan: print it, or take its ``rows``, ``engines``, ``coverage``, ``unsupported`` or ``to_dict()``.
+
+    Raises:
+        InputError: the model does not run on these inputs.
+        TrainingModeError: a module is in training mode.
+    """
+    model, converting = unwrap(model), registry().extended(converters)
+    args = [inputs] if isinstance(inputs, torch.Tensor) else list(inputs)
+    made, _ = _decide(model, args, dict(kwargs or {}), converting, min_ops, lambda path, module, args, kwargs: None)
+    return made
+
+
+def partition(
+    model: nn.Module, args: Sequence[Any], kwargs: Mapping[str, Any], *, convert_one: ConvertOne,
+    converters: Mapping[Any, Callable[..., Any]] | None, min_ops: int, verify: bool, tolerance: float | None,
+) -> EdgeModule | PartitionedModule:  # fmt: skip
+    """``convert(..., fallback="torch")``: engines for the largest submodules that convert.
+
+    Args:
+        convert_one: converts the submodule of a path, called as given.
+
+    Returns:
+        An ``EdgeModule`` where the whole model converts, else a ``PartitionedModule``.
+
+    Raises:
+        ConversionError: nothing converts.
+        VerificationError: the partitioned model's outputs are not the model's.
+    """
+    start = time.perf_counter()
+    cut, engines = _decide(model, args, kwargs, registry().extended(converters), min_ops, convert_one)
+    if not engines:
+        raise ConversionError(f"no submodule with at least min_ops={min_ops} ops converts; there is nothing to make an engine of.\n{cut}")
+    if "" in engines:
+        whole: EdgeModule = engines[""]
+        return whole
+    reports = {path: engine.report for path, engine in engines.items()}
+    report = PartitionReport(cut, {path: r for path, r in reports.items() if r is not None})
+    report.timings["convert"] = round(time.perf_counter() - start, 3)
+    report.tolerance = tolerance if tolerance is not None else max(r.tolerance for r in report.engines.values())
+    module = PartitionedModule(model, engines, report)
+    if verify:
+        start = time.perf_counter()
+        _verify(model, args, kwargs, module, report)
+        report.timings["check"] = round(time.perf_counter() - start, 3)
+    return module
+
+
+def part_converter(
+    convert: Callable[..., Any], device_types: Mapping[str, Any], settings: Mapping[str, Any], whole: Mapping[str, Any]
+) -> ConvertOne:
+    """``convert`` for a submodule, with the options of the call around it.
+
+    Args:
+        device_types: path in the whole model -> DeviceType; what lies around a submodule holds for it.
+        settings: options of ``convert`` for every part.
+        whole: those that only make sense for the whole model (names of inputs and outputs).
+    """
+
+    def convert_one(path: str, module: nn.Module, args: Sequence[Any], kwargs: Mapping[str, Any]) -> EdgeModule:
+        if not path:
+            return convert(module, args, kwargs, device_types=device_types, **settings, **whole)  # type: ignore[no-any-return]
+        devices = {key.removeprefix(f"{path}."): device for key, device in device_types.items() if key.startswith(f"{path}.")}
+        around = [key for key in device_types if key == path or not key or path.startswith(f"{key}.")]
+        if around:
+            devices[""] = device_types[max(around, key=len)]
+        options = dict(settings)
+        if not any(device.name == "DLA" for device in (*devices.values(), options["default_device_type"]) if device):
+            options["dla_core"] = None
+        return convert(module, args, kwargs, device_types=devices, **options)  # type: ignore[no-any-return]
+
+    return convert_one
+
+
+def _decide(
+    model: nn.Module, args: Sequence[Any], kwargs: Mapping[str, Any], converting: Registry, min_ops: int, convert_one: Any
+) -> tuple[Plan, dict[str, Any]]:
+    check_training(model)
+    seen = observe(model, args, kwargs)
+    fresh, note = _fresh(model, args, kwargs)
+
+    def attempt(path: str, module: nn.Module, call: Any) -> Any:
+        graph: Graph = trace(
+            module, call.args, call.kwargs, is_leaf=converting.is_leaf, module_classes=converting.module_classes(),
+            functions=converting.functions(),
+        )  # fmt: skip
+        check(graph.ops, converting)
+        if path and len(graph.ops) < min_ops:
+            raise TooSmall(f"it is {len(graph.ops)} op{'s' * (len(graph.ops) != 1)}, fewer than min_ops={min_ops}")
+        return convert_one(path, module, list(call.args), call.kwargs)
+
+    cut, made = decide(seen, attempt, fresh)
+    cut.notes += [note] if note else []
+    return cut, made
+
+
+def check_training(model: nn.Module) -> None:
+    """Training mode is no matter of one submodule.
+
+    Raises:
+        TrainingModeError
+    """
+    if any(m.training for m in model.modules()):
+        check_model(model)
+
+
+def _fresh(model: nn.Module, args: Sequence[Any], kwargs: Mapping[str, Any]) -> tuple[dict[str, Seen] | None, str]:
+    """The same run with the elements of the inputs shuffled, and what to say where it cannot be made."""
+    try:
+        tensors, structure = flatten_call(args, kwargs)
+        call = unflatten(structure, draw(tensors, TRIALS[-1]))
+        return observe(model, call["args"], call["kwargs"]), ""
+    except Torch2EdgeError as error:
+        return None, f"note: which shapes hang on the data is not known, for a run on shuffled inputs failed: {error}"
+
+
+def _verify(
+    model: nn.Module, args: Sequence[Any], kwargs: Mapping[str, Any], module: PartitionedModule, report: PartitionReport
+) -> None:  # fmt: skip
+    """The whole against the original on fresh inputs; detections row by row."""
+    here = not _trt.why_not_executable()
+    report.checked_by = f"{_trt.capabilities().title} on {_trt.gpu_name()}" if here else "the reference executor"
+    tensors, structure = flatten_call(args, kwargs)
+    worst: dict[str, CheckRow] = {}
+    for trial in _WHOLE:
+        fresh = draw(tensors, trial)
+        with unchanged(model), torch.no_grad(), eager_only(), warnings.catch_warnings():
+            warnings.simplefilter("ignore", ReferenceWarning)
+            warnings.simplefilter("ignore", PartitionWarning)
+            # each its own copies: a forward may write to its inputs
+            given, expected = (
+                run(*call["args"], **call["kwargs"])
+                for run in (module, model)
+                for call in [unflatten(structure, [t.clone() for t in fresh])]
+            )
+        for row in compare_nested(given, expected, str(trial), report.tolerance):
+            held = worst.setdefault(row.output, row)
+            worst[row.output] = max(held, row, key=lambda r: (not r.passed, r.rel_l2))
+    report.check = list(worst.values())
+    for path, (engine, elsewhere) in module.reset_calls().items():
+        if elsewhere:
+            report.notes.append(f"note: in the check {elsewhere} of {engine + elsewhere} calls of {path} ran in PyTorch")
+    report.notes += [
+        f"note: {row.output} was empty or never finite in the check" for row in report.check if row.finite == 0
+    ]  # fmt: skip
+    bad = [row for row in report.check if not row.passed]
+    if bad:
+        raise VerificationError(f"{len(bad)} of {len(report.check)} outputs are not the model's.\n{report}", report)

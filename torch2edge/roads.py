@@ -1,0 +1,94 @@
+"""The roads to a network: the converters, ONNX where they do not do, an ONNX file. Part of api.py, knows the stages too."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import nn
+
+from .build import BuildSession
+from .check.onnx_model import OnnxModel
+from .errors import ConversionError, TraceError, UnsupportedOpError
+from .graph import Graph
+from .lower import Lowered, OnnxFile, Registry, lower, lower_by_onnx
+from .options import Options
+from .structure import flatten_call
+from .trace import unchanged
+from .trace.compiled import eager_only, unwrap
+
+__all__ = ["Road", "network", "opened"]
+
+
+@dataclass
+class Road:
+    """A filled network, and how it came about."""
+
+    graph: Graph
+    lowered: Lowered
+    session: BuildSession
+    notes: list[str] = field(default_factory=list)
+
+
+def opened(model: Any) -> tuple[Any, OnnxFile | None]:
+    """What ``convert`` was given as a module, and the ONNX file if it was one.
+
+    Raises:
+        ConfigError, InputError: see ``OnnxFile``.
+        TraceError: an ExportedProgram does not give its module.
+    """
+    if isinstance(model, (str, os.PathLike)):
+        file = OnnxFile(model)
+        return OnnxModel(file.path, [i.name for i in file.inputs]), file
+    if isinstance(model, torch.export.ExportedProgram):
+        return _module_of(model), None
+    return unwrap(model), None
+
+
+def _module_of(program: torch.export.ExportedProgram) -> nn.Module:
+    """It has no eval(): what training mode did to its ops is in its graph, and refused there."""
+    try:
+        module: nn.Module = program.module()
+    except Exception as error:
+        raise TraceError(f"the ExportedProgram gives no module: {type(error).__name__}: {error}") from error
+    for submodule in module.modules():
+        submodule.training = False
+    return module
+
+
+def network(
+    model: nn.Module, file: OnnxFile | None, graph: Graph | None, args: list[Any], kwargs: Mapping[str, Any], options: Options,
+    converting: Registry, names: Mapping[str, Sequence[str] | None],
+) -> Road:  # fmt: skip
+    """Fill a network.
+
+    Args:
+        graph: the traced model; None where it is a file.
+        names: ``input_names`` and ``output_names`` of ``lower``.
+
+    Raises:
+        UnsupportedOpError, ConversionError: no road leads there; with all reasons.
+    """
+    session = BuildSession(options)
+    if file is not None:
+        made, lowered, note = file.lower(args, kwargs, session.network, device_of=options.device_of, **names)
+        return Road(made, lowered, session, [note])
+    assert graph is not None
+    weights = {id(t): n for n, t in (*model.named_parameters(), *model.named_buffers())}
+    try:
+        lowered = lower(graph, session.network, converting, names=weights, device_of=options.device_of, **names)
+        return Road(graph, lowered, session)
+    except (UnsupportedOpError, ConversionError) as refused:
+        if options.fallback != "onnx":
+            raise
+        reason = refused
+    session = BuildSession(options)  # the network of the first may be half filled
+    with unchanged(model), eager_only(), torch.no_grad():
+        lowered, note = lower_by_onnx(
+            model, flatten_call(args, kwargs)[0], graph, session.network, reason, exporter=options.onnx_exporter,
+            opset=options.onnx_opset, device_of=options.device_of, **names,
+        )  # fmt: skip
+    return Road(graph, lowered, session, [note])
