@@ -23,6 +23,7 @@ QUIET = """
 import warnings, torch2edge
 warnings.simplefilter("error")
 warnings.simplefilter("ignore", torch2edge.ReferenceWarning)  # there may be no GPU here
+warnings.filterwarnings("ignore", message=".*LeafSpec", category=FutureWarning)  # torch.onnx.export's own
 """
 
 

@@ -81,7 +81,7 @@ def test_the_plan_is_the_decision_without_a_build():
     assert plan.to_dict() == built.to_dict()
     text = str(plan)
     assert "2 engines: 100.0% of the FLOPs" in text
-    assert [line.split()[:5] for line in text.splitlines() if line.startswith("first")] == [["first", "Block", "engine", "1", "4"]]
+    assert next(x for x in text.splitlines() if x.startswith("first")).split()[:5] == ["first", "Block", "engine", "1", "4"]
     assert "stays PyTorch, because" in text
     assert torch2edge.Plan.from_dict(plan.to_dict()) == plan
 
@@ -321,5 +321,5 @@ def test_a_compiled_module_is_unwrapped():
 @pytest.mark.filterwarnings("ignore:.*deprecated")
 def test_a_quantized_submodule_is_named():
     quantized = torch.ao.quantization.quantize_dynamic(nn.Sequential(nn.Linear(8, 8), nn.ReLU()).eval(), dtype=torch.qint8)
-    with pytest.raises(torch2edge.TraceError, match="the submodule 0 is a torch.ao.nn.quantized.*Convert the float model"):
+    with pytest.raises(torch2edge.TraceError, match=r"the submodule 0 is a torch.ao.nn.quantized.*Convert the float model"):
         torch2edge.convert(quantized, [torch.randn(2, 8)])

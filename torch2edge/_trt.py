@@ -166,6 +166,13 @@ if _log.level == logging.NOTSET:
     _log.setLevel(logging.CRITICAL)
 
 
+def load_plugins() -> None:
+    """Register TensorRT's own plugins, where it has any: the ONNX parser of 8.6 takes InstanceNormalization with one."""
+    register = getattr(_module(), "init_libnvinfer_plugins", None)
+    if register is not None:
+        register(logger(), "")
+
+
 def clear_errors() -> None:
     """Forget TensorRT's error lines so far."""
     _errors.clear()

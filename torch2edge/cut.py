@@ -74,7 +74,8 @@ class Plan:
         if reasons:
             parts.append("\n".join(["stays PyTorch, because", *reasons]))
         if self.unsupported:
-            lines = [f"  {u['op']} in {u['module'] or 'the model itself'}, {u['source']}: {u['reason']}" for u in self.unsupported]
+            rows = self.unsupported
+            lines = [f"  {u['op']} in {u['module'] or 'the model itself'}, {u['source']}: {u['reason']}" for u in rows]
             parts.append("\n".join(["ops that cannot be converted", *lines]))
         return "\n\n".join([*parts, *(["\n".join(self.notes)] if self.notes else [])])
 
@@ -162,7 +163,7 @@ def _blocked(path: str, seen: Mapping[str, Any], fresh: Mapping[str, Any] | None
     one = seen[path]
     for call in one.calls:
         if call.problem:
-            return call.problem
+            return str(call.problem)
     again = fresh[path].calls if fresh else []
     kinds = {call.signature: call.shown for call in one.calls}
     if len(kinds) > 1:

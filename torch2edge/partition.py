@@ -14,7 +14,7 @@ from . import _trt
 from .check.nested import compare_nested
 from .check.verify import TRIALS, draw
 from .cut import Plan, TooSmall, decide
-from .errors import ConversionError, InputError, Torch2EdgeError, VerificationError
+from .errors import ConversionError, Torch2EdgeError, VerificationError
 from .graph import Graph
 from .lower import Registry, registry
 from .lower.check import check
@@ -89,7 +89,7 @@ def partition(
     start = time.perf_counter()
     cut, engines = _decide(model, args, kwargs, registry().extended(converters), min_ops, convert_one)
     if not engines:
-        raise ConversionError(f"no submodule with at least min_ops={min_ops} ops converts; there is nothing to make an engine of.\n{cut}")
+        raise ConversionError(f"no submodule with at least min_ops={min_ops} ops converts: there would be no engine.\n{cut}")
     if "" in engines:
         whole: EdgeModule = engines[""]
         return whole

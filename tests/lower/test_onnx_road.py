@@ -20,14 +20,15 @@ from torch2edge.build import BuildSession
 from torch2edge.lower import lower_by_onnx, onnx_road, registry
 from torch2edge.lower.onnx_export import export
 from torch2edge.options import Options
-from torch2edge.structure import flatten_call
 from torch2edge.trace import trace
 
 pytest.importorskip("onnxslim")
 pytestmark = pytest.mark.filterwarnings("ignore::torch2edge.ReferenceWarning")
 EXPORTERS = ("torchscript", "dynamo")
 X = torch.randn(1, 4, 6, 6)
-REFUSED = UnsupportedOpError("1 op:\n  aten.x\nThe ways out: ...", [{"op": "aten.x", "module": "", "source": "f.py:1", "reason": "r"}])
+REFUSED = UnsupportedOpError(
+    "1 op:\n  aten.x\nThe ways out: ...", [{"op": "aten.x", "module": "", "source": "f.py:1", "reason": "r"}]
+)
 
 
 @pytest.fixture(params=EXPORTERS)
@@ -135,7 +136,7 @@ def test_binding_names(exporter: str, monkeypatch: Any) -> None:
 
 
 def test_devices_by_module(exporter: str) -> None:
-    model, x = nn.Sequential(seeded(Block), seeded(Block)).eval(), X
+    model, x = nn.Sequential(seeded(Block), Block()).eval(), X
     graph = trace(model, [x], {}, is_leaf=registry().is_leaf)
     options = Options(device_types={"0": trt.DeviceType.GPU, "1.conv": trt.DeviceType.GPU})
     session = BuildSession(options)
@@ -217,7 +218,7 @@ def test_the_first_error_names_both_ways_out() -> None:
 
 
 def test_an_op_that_the_parser_does_not_know(monkeypatch: Any) -> None:
-    """``bernoulli`` is what TensorRT's parser lacks; tracing refuses it, so the model is exported by hand."""
+    """No op of a model that traces is one: so one is put in."""
     model, x = nn.Sequential(seeded(Block)).eval(), X
     graph = trace(model, [x], {}, is_leaf=registry().is_leaf)
 
@@ -246,7 +247,7 @@ def test_onnx_checker_refuses(monkeypatch: Any) -> None:
         return proto, paths
 
     monkeypatch.setattr(onnx_road, "export", broken)
-    with pytest.raises(ConversionError, match="not today.*\n.*onnx.checker refuses it"):
+    with pytest.raises(ConversionError, match=r"not today.*\n.*onnx\.checker refuses it"):
         lower_by_onnx(model, [x], graph, BuildSession(Options()).network, ConversionError("not today"))
 
 
@@ -254,7 +255,7 @@ def test_a_simplifier_that_fails_is_no_obstacle(monkeypatch: Any) -> None:
     take_away(monkeypatch, aten.relu.default)
     import onnxslim
 
-    def slim(model: Any) -> Any:
+    def slim(model: Any, **_: Any) -> Any:
         raise KeyError("oops")
 
     monkeypatch.setattr(onnxslim, "slim", slim)

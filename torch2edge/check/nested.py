@@ -74,9 +74,12 @@ def _matched(given: Mapping[str, Any], reference: Mapping[str, Any], name: str, 
     exact = {k for k, v in reference.items() if not v.is_floating_point()}
     narrow = [k for k, v in theirs.items() if v.shape[1] <= _NARROW]
     partner = _partners(mine, theirs, narrow, exact, scale, PEAK * tolerance, count, other)
-    pairs = [(i, j) for i, j in enumerate(partner) if j is not None and all(
-        float((mine[k][j] - theirs[k][i]).abs().max()) <= PEAK * tolerance * (scale[k] or 1.0) for k in theirs if k not in narrow
-    )]  # fmt: skip
+    wide = [k for k in theirs if k not in narrow]
+
+    def agrees(i: int, j: int) -> bool:
+        return all(float((mine[k][j] - theirs[k][i]).abs().max()) <= PEAK * tolerance * (scale[k] or 1.0) for k in wide)
+
+    pairs = [(i, j) for i, j in enumerate(partner) if j is not None and agrees(i, j)]
     left, right = [i for i, _ in pairs], [j for _, j in pairs]
     missed = max(count, other) - len(pairs)
     errors = [((mine[k][right] - theirs[k][left]), theirs[k][left]) for k in theirs if k not in exact]

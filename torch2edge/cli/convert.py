@@ -92,7 +92,9 @@ def add_model(command: argparse.ArgumentParser) -> None:
                       help=f"dtype of an input; once for all, or once per input: {', '.join(DTYPES)} (default float32). "
                            "Integers are drawn from 0 to 9.")  # fmt: skip
     what.add_argument("--half", action="store_true", help="take model.half(), with half inputs")
-    what.add_argument("--list", action="store_true", help="give the inputs as one list: torchvision's detectors take images so")
+    what.add_argument(
+        "--list", action="store_true", help="give the inputs as one list, as torchvision's detectors take images"
+    )
 
 
 def _run(arguments: argparse.Namespace) -> int:

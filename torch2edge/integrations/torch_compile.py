@@ -146,23 +146,27 @@ class _Compiled:
 
     def __init__(self, graph: torch.fx.GraphModule, static: set[int], options: dict[str, Any], row: GraphRow) -> None:
         self.graph, self.static, self.options, self.row = graph, static, options, row
-        self.names = [n.name for n in graph.graph.nodes if n.op == "placeholder"]
-        self.weights: list[tuple[torch.Tensor, int]] = []
+        nodes = [n for n in graph.graph.nodes if n.op == "placeholder"]
+        self.names = [n.name for n in nodes]
+        # a Python number that Dynamo passes as a tensor, which the graph reads: fixed in an engine, part of its key
+        self.numbers = {i for i, n in enumerate(nodes) if n.users and all(u.target == "item" for u in n.users)}
+        self.weights: list[tuple[torch.Tensor, int]] = []  # those among the inputs first
         self.engines: dict[Any, Callable[..., Any] | None] = {}
         self.lock = threading.Lock()
+        self.parameters = list(graph.parameters())
         graph.training = False  # only its own flag: ops carry theirs, and submodules keep theirs
 
     def __call__(self, *inputs: Any) -> Any:
         reason = self._why_eager(inputs)
         if not reason:
-            key = tuple((tuple(i.shape), i.dtype, i.device) if isinstance(i, torch.Tensor) else i for i in inputs)
+            key = tuple(_key(x, i in self.numbers) for i, x in enumerate(inputs) if i not in self.static)
             with self.lock:
                 if key not in self.engines:
                     self.engines[key] = self._convert(inputs)
             engine = self.engines[key]
             if engine is not None:
                 try:
-                    result = engine(*(x for i, x in enumerate(inputs) if i not in self.static))
+                    result = engine(*(x for i, x in enumerate(inputs) if i not in self.static | self.numbers))
                 except InputError as error:
                     reason = str(error)
                 else:
@@ -174,7 +178,8 @@ class _Compiled:
         return self.graph(*inputs)
 
     def _why_eager(self, inputs: Sequence[Any]) -> str:
-        if torch.is_grad_enabled() and any(isinstance(i, torch.Tensor) and i.requires_grad for i in self._all(inputs)):
+        tensors = [t for t in (*inputs, *self.parameters) if isinstance(t, torch.Tensor)]
+        if torch.is_grad_enabled() and any(t.requires_grad for t in tensors):
             return "it is called where gradients are recorded; call it under torch.no_grad() or torch.inference_mode()"
         given = [inputs[i] for i in sorted(self.static)]
         held = self.weights[: len(given)]
@@ -182,14 +187,11 @@ class _Compiled:
             return "a parameter or buffer was written to or replaced after the engine was built"
         return ""
 
-    def _all(self, inputs: Sequence[Any]) -> list[Any]:
-        return [*inputs, *self.graph.parameters()]
-
     def _convert(self, inputs: Sequence[Any]) -> Callable[..., Any] | None:
         if sum(e is not None for e in self.engines.values()) >= MAX_ENGINES:
             self._tell(f"it is called with more than {MAX_ENGINES} combinations of input shapes")
             return None
-        held = {i: inputs[i] for i in sorted(self.static)}
+        held = {i: inputs[i] for i in sorted(self.static | self.numbers)}
         free = [x for i, x in enumerate(inputs) if i not in held]
         try:
             with torch.no_grad():
@@ -200,7 +202,7 @@ class _Compiled:
             self._tell(f"{type(error).__name__}: {error}")
             return None
         if not self.weights:
-            fixed = [*held.values(), *self.graph.parameters(), *self.graph.buffers()]
+            fixed = [*(inputs[i] for i in sorted(self.static)), *self.parameters, *self.graph.buffers()]
             self.weights = [(t, _version(t)) for t in fixed]
         name = f"{self.row.number}/{self.row.engines}"
         self.row.engines += 1
@@ -212,6 +214,13 @@ class _Compiled:
         if reason not in self.row.reasons:
             self.row.reasons.append(reason)
             warnings.warn(f"torch2edge: graph {self.row.number} runs eagerly: {reason}", EagerWarning, stacklevel=2)
+
+
+def _key(value: Any, is_number: bool) -> Any:
+    """What an engine fixes of an input."""
+    if not isinstance(value, torch.Tensor):
+        return value
+    return value.item() if is_number else (value.shape, value.dtype, value.device)
 
 
 def _version(tensor: torch.Tensor) -> int:

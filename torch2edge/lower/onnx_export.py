@@ -34,11 +34,11 @@ def need(*packages: str, why: str) -> None:
         ConfigError: with what to install.
     """
     missing = []
-    for name in packages:
+    for package in packages:
         try:
-            importlib.import_module(name)
+            importlib.import_module(package)
         except ImportError as error:
-            missing.append(f"{name} ({error})")
+            missing.append(f"{package} ({error})")
     if missing:
         raise ConfigError(
             f"{why} needs what cannot be imported here: {', '.join(missing)}. Install it with\n"

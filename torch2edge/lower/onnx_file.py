@@ -16,7 +16,7 @@ from ..structure import Structure, flatten_call
 from .network import Network
 from .onnx_export import need
 from .onnx_names import metadata_path, named_paths, scoped_path
-from .onnx_road import name_tensors, parse
+from .onnx_road import hold, name_tensors, parse
 from .walk import Lowered, binding_names
 
 __all__ = ["OnnxFile"]
@@ -62,6 +62,7 @@ class OnnxFile:
         if not self.inputs or not self.output_names:
             counts = f"{len(self.inputs)} inputs and {len(self.output_names)} outputs"
             raise InputError(f"{self.path}: has {counts}; an engine needs both")
+        self._outputs = _own_outputs(self.proto)
         self._paths = named_paths(self.proto, _path_of)
 
     def _read(self) -> Any:
@@ -121,11 +122,14 @@ class OnnxFile:
         net, how = parse(self.proto, self._paths, raw, device_of)
         inputs = [Value(n, tuple(t.shape), t.dtype) for n, t in enumerate(tensors)]
         graph = self._graph(net, inputs, order, structure)
-        taken = {net.raw.get_input(i).name for i in range(net.raw.num_inputs)}
+        found = {t.name: t for t in map(net.raw.get_input, range(net.raw.num_inputs))}
+        for declared, value in zip(order, inputs):
+            if declared.name in found:
+                hold(found[declared.name], value, f"the input {declared.name}")
         wanted_in, wanted_out = binding_names(graph, input_names, output_names)
-        wanted = {i.name: name for i, name in zip(order, wanted_in)} | dict(zip(self.output_names, wanted_out))
-        name_tensors(net, {given: name for given, name in wanted.items() if given in taken or given in self.output_names})
-        names = [name if i.name in taken else "" for i, name in zip(order, wanted_in)]
+        wanted = {i.name: name for i, name in zip(order, wanted_in)} | dict(zip(self._outputs, wanted_out))
+        name_tensors(net, {given: name for given, name in wanted.items() if given in found or given in self._outputs})
+        names = [name if i.name in found else "" for i, name in zip(order, wanted_in)]
         note = f"note: {self.path.name}, parsed by TensorRT's ONNX parser ({how}); module paths are those that its names tell"
         return graph, Lowered(net, [v.dtype for v in graph.outputs], names, wanted_out, {}), note
 
@@ -142,13 +146,14 @@ class OnnxFile:
         types = {v.name: DTYPES.get(v.type.tensor_type.elem_type) for v in self.proto.graph.output}
         found = {t.name: t for t in map(net.raw.get_output, range(net.raw.num_outputs))}
         outputs: list[Any] = []
-        for name in self.output_names:
+        for name in self._outputs:
             dtype, shape = types[name], tuple(found[name].shape)
             if dtype is None or any(size < 0 for size in shape):
                 raise ConversionError(
                     f"the output {name} of {self.path} has the type {dtype} and the shape {list(shape)}: an engine's are known"
                 )
             outputs.append(Value(len(inputs) + len(outputs), shape, dtype))
+            hold(found[name], outputs[-1], f"the output {name}", output=True)
         ops: dict[tuple[str, str], Op] = {}
         for layer in net.layers:
             values: list[Value | None] = [Value(-1, (), layer.dtype)] if layer.dtype is not None else []
@@ -156,6 +161,21 @@ class OnnxFile:
         items: list[Structure] = [{"kind": "tensor"} for _ in outputs]
         nested: Structure = items[0] if len(items) == 1 else {"kind": "tuple", "items": items}
         return Graph(inputs, list(ops.values()), outputs, [i.name for i in order], self.output_names, structure, nested)
+
+
+def _own_outputs(proto: Any) -> list[str]:
+    """Names of the outputs, after an Identity for one that is an input, a weight or another output."""
+    from onnx import helper
+
+    taken = {value.name for value in (*proto.graph.input, *proto.graph.initializer)}
+    for output in proto.graph.output:
+        given = output.name
+        while output.name in taken:
+            output.name += "_"
+        if output.name != given:
+            proto.graph.node.append(helper.make_node("Identity", [given], [output.name], name=f"{output.name}/Identity"))
+        taken.add(output.name)
+    return [output.name for output in proto.graph.output]
 
 
 def _path_of(node: Any) -> str:

@@ -10,11 +10,10 @@ from typing import Any
 
 import numpy as np
 
-__all__ = ["fold"]
+__all__ = ["fold", "light"]
 
 LARGEST = 2**20  # bytes: a larger result is kept only if it is no larger than what it is made of
 SMALL = 2**12  # bytes: larger weights are no shapes
-_ROUNDS = 10
 # random, with a body, or a note for TensorRT where values are quantized
 _LEFT_ALONE = ("Random", "Bernoulli", "Multinomial", "If", "Loop", "Scan", "Quantize", "Dequantize", "Sequence")
 
@@ -27,7 +26,7 @@ def fold(model: Any) -> None:
     import onnx
     from onnx import numpy_helper
 
-    for _ in range(_ROUNDS):
+    while True:  # a shape that is folded makes more shapes known; each round leaves fewer nodes
         shapes = _shapes(model)
         values = _Constants(model)
         folded = []
@@ -66,32 +65,41 @@ class _Constants(dict[str, Any]):
 
 
 def _shapes(model: Any) -> dict[str, list[int]]:
-    """The known shapes of tensors, by onnx's own inference. It copies a model, so it gets one without large weights."""
+    """The known shapes of tensors, by onnx's own inference."""
     import onnx
-    from onnx import helper
 
-    light = onnx.ModelProto()
-    light.ir_version = model.ir_version
-    light.opset_import.extend(model.opset_import)
-    light.graph.name = "shapes"
-    light.graph.node.extend(model.graph.node)
-    light.graph.input.extend(model.graph.input)
-    light.graph.output.extend(model.graph.output)
-    for tensor in model.graph.initializer:
-        if len(tensor.raw_data) < SMALL:
-            light.graph.initializer.append(tensor)
-        else:
-            light.graph.input.append(helper.make_tensor_value_info(tensor.name, tensor.data_type, list(tensor.dims)))
+    small = light(model)
     try:
-        inferred = onnx.shape_inference.infer_shapes(light, data_prop=True)
+        inferred = onnx.shape_inference.infer_shapes(small, data_prop=True)
     except Exception:  # a node that it does not understand: then sizes are not folded
-        inferred = light
+        inferred = small
     known = {}
     for value in (*inferred.graph.input, *inferred.graph.value_info):
         dims = value.type.tensor_type.shape.dim
         if value.type.tensor_type.HasField("shape") and all(d.HasField("dim_value") for d in dims):
             known[value.name] = [d.dim_value for d in dims]
     return known
+
+
+def light(model: Any) -> Any:
+    """The model with its large weights as inputs, for what would copy them or has a limit of 2 GB."""
+    import onnx
+    from onnx import helper
+
+    copy = onnx.ModelProto()
+    copy.ir_version = model.ir_version
+    copy.opset_import.extend(model.opset_import)
+    copy.graph.name = "shapes"
+    copy.graph.node.extend(model.graph.node)
+    copy.graph.input.extend(model.graph.input)
+    copy.graph.output.extend(model.graph.output)
+    copy.graph.value_info.extend(model.graph.value_info)
+    for tensor in model.graph.initializer:
+        if len(tensor.raw_data) < SMALL:
+            copy.graph.initializer.append(tensor)
+        else:
+            copy.graph.input.append(helper.make_tensor_value_info(tensor.name, tensor.data_type, list(tensor.dims)))
+    return copy
 
 
 def _value(node: Any, values: _Constants, shapes: dict[str, list[int]], opset: Any) -> list[Any] | None:

@@ -11,16 +11,16 @@ from typing import Any
 import torch
 from torch import nn
 
-from .._trt import capabilities, clear_errors, last_errors, logger, to_trt_dtype, trt
+from .._trt import capabilities, clear_errors, last_errors, load_plugins, logger, to_trt_dtype, trt
 from ..errors import ConfigError, ConversionError, Torch2EdgeError, UnsupportedOpError
 from ..graph import Graph
 from .network import Network
 from .onnx_export import INPUT, OUTPUT, export, need
-from .onnx_fold import fold
+from .onnx_fold import fold, light
 from .onnx_names import adopt_layers, nodes, rename
 from .walk import Lowered, binding_names
 
-__all__ = ["lower_by_onnx", "name_tensors", "parse"]
+__all__ = ["hold", "lower_by_onnx", "name_tensors", "parse"]
 
 EXTERNAL_FROM = 2**30  # bytes of weights from which they go into a file of their own; protobuf ends at 2 GiB
 _COLOURS = re.compile(r"\x1b\[\d*m")
@@ -101,11 +101,11 @@ def parse(
     net = Network(raw, {}, device_of)
     with tempfile.TemporaryDirectory(prefix="torch2edge-onnx-") as folder:
         file = str(Path(folder, "model.onnx"))
-        _save(proto, file)
         try:
-            onnx.checker.check_model(file)
+            onnx.checker.check_model(light(proto))
         except Exception as error:
             raise ConversionError(f"onnx.checker refuses it: {_words(error)}") from error
+        _save(proto, file)
         _parse(net, proto, file)
     adopt_layers(net, proto, by_node)
     return net, how
@@ -157,9 +157,7 @@ def _parse(net: Network, proto: Any, file: str) -> None:
     Raises:
         ConversionError: with every error that it has, and every operator that it does not know.
     """
-    plugins = getattr(trt, "init_libnvinfer_plugins", None)  # TensorRT 8.6 parses InstanceNormalization with one
-    if plugins is not None:
-        plugins(logger(), "")
+    load_plugins()
     clear_errors()
     parser = trt.OnnxParser(net.raw, logger())
     net.keep(parser)  # it owns weights that the network reads
@@ -194,16 +192,14 @@ def _bindings(graph: Graph, net: Network) -> tuple[list[str], list[str]]:
         name = INPUT.format(i)
         taken.append(name if name in inputs else "")
         if name in inputs:
-            _hold(inputs.pop(name), value, graph.input_names[i])
+            hold(inputs.pop(name), value, graph.input_names[i])
     if inputs:
         raise ConversionError(f"the network has inputs that the model has not: {', '.join(inputs)}")
     given = [OUTPUT.format(i) for i in range(len(graph.outputs))]
     if sorted(given) != sorted(outputs):
         raise ConversionError(f"the network's outputs are {', '.join(outputs)}, not {', '.join(given)}")
     for name, result, shown in zip(given, graph.outputs, graph.output_names):
-        if not net.capabilities.strongly_typed:
-            outputs[name].dtype = to_trt_dtype(result.dtype)
-        _hold(outputs[name], result, shown)
+        hold(outputs[name], result, shown, output=True)
     return taken, given
 
 
@@ -223,11 +219,18 @@ def name_tensors(net: Network, wanted: dict[str, str]) -> None:
             names.add(name)
 
 
-def _hold(raw: Any, value: Any, name: str) -> None:
+def hold(raw: Any, value: Any, name: str, output: bool = False) -> None:
+    """Compare an input or output of the network with what it must be.
+
+    Raises:
+        ConversionError: it has another shape or type; the parser makes FLOAT of double.
+    """
     try:
         dtype = to_trt_dtype(value.dtype)
     except ConfigError as error:
         raise ConversionError(f"{name} is {value.dtype}: {error}") from error
+    if output and not capabilities().strongly_typed:
+        raw.dtype = dtype
     if tuple(raw.shape) != value.shape or raw.dtype != dtype:
         raise ConversionError(
             f"the parsed network's {name} is {raw.dtype.name} {list(raw.shape)}, the model's {dtype.name} {list(value.shape)}"

@@ -106,7 +106,9 @@ class Part(nn.Module):
         try:
             return super().__getattr__(name)
         except AttributeError:
-            return getattr(super().__getattr__("edge_original"), name)
+            if "edge_original" not in self.__dict__.get("_modules", {}):  # while it is made, copied or unpickled
+                raise
+        return getattr(self._modules["edge_original"], name)
 
 
 class _Sequence(Part):
@@ -202,7 +204,9 @@ class PartitionedModule(nn.Module):
         try:
             return super().__getattr__(name)
         except AttributeError:
-            return getattr(super().__getattr__("module"), name)
+            if "module" not in self.__dict__.get("_modules", {}):  # while it is made, copied or unpickled
+                raise
+        return getattr(self._modules["module"], name)
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """``torch.save`` of the state dict; load it into ``PartitionedModule(model)``."""

@@ -28,9 +28,9 @@ def check_model(model: nn.Module) -> None:
             )
         if _is_quantized(module):
             raise TraceError(
-                f"the submodule {path or '(the model itself)'} is a {type(module).__module__}.{type(module).__name__}: PyTorch's "
-                "quantized modules keep packed weights for CPU kernels, which no engine can take. Convert the float model "
-                "that it was made from (before torch.ao.quantization.convert)."
+                f"the submodule {path or '(the model itself)'} is a {type(module).__module__}.{type(module).__name__}: "
+                "PyTorch's quantized modules keep packed weights for CPU kernels, which no engine can take. Convert the float "
+                "model that it was made from (before torch.ao.quantization.convert)."
             )
         if is_compiled(module) and not hasattr(torch.compiler, "set_stance"):
             raise TraceError(

@@ -1,0 +1,61 @@
+"""What convert() takes besides a module: an ExportedProgram. (Files: tests/lower/test_onnx_file.py.)"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from support.onnx_models import Block, aten, seeded, take_away
+from torch import nn
+
+import torch2edge
+from torch2edge import RandomOpError, TraceError
+
+pytestmark = pytest.mark.filterwarnings("ignore::torch2edge.ReferenceWarning")
+X = torch.randn(1, 4, 6, 6)
+
+
+def exported(model: nn.Module, *args: Any) -> torch.export.ExportedProgram:
+    return torch.export.export(model, args)
+
+
+def test_an_exported_program() -> None:
+    model = seeded(Block)
+    module = torch2edge.convert(exported(model, X), [X])
+    torch.testing.assert_close(module(X), model(X), rtol=1e-4, atol=1e-5)
+    assert module.report.notes == []
+
+
+def test_nested_inputs_of_an_exported_program() -> None:
+    class Pair(nn.Module):
+        def forward(self, batch: dict[str, torch.Tensor], *, y: torch.Tensor) -> Any:
+            return {"sum": batch["x"] + y, "both": (batch["x"], y * 2)}
+
+    batch, y = {"x": torch.randn(2)}, torch.randn(2)
+    program = torch.export.export(Pair().eval(), (batch,), {"y": y})
+    torch.testing.assert_close(torch2edge.convert(program, [batch], {"y": y})(batch, y=y), Pair()(batch, y=y))
+
+
+@pytest.mark.parametrize("exporter", ["torchscript", "dynamo"])
+def test_an_exported_program_by_onnx(exporter: str, monkeypatch: Any) -> None:
+    pytest.importorskip("onnxslim")
+    pytest.importorskip("onnxscript")
+    take_away(monkeypatch, aten.relu.default)
+    report = torch2edge.convert(exported(seeded(Block), X), [X], fallback="onnx", onnx_exporter=exporter).report
+    assert "aten.relu.default" in report.notes[0]
+
+
+def test_a_program_that_was_exported_in_training_mode() -> None:
+    with pytest.raises(RandomOpError, match="dropout"):
+        torch2edge.convert(exported(nn.Dropout().train(), X), [X])
+
+
+def test_a_program_that_gives_no_module(monkeypatch: Any) -> None:
+    def refuse(self: Any, *args: Any, **kwargs: Any) -> Any:
+        raise RuntimeError("not in this dialect")
+
+    program = exported(seeded(Block), X)
+    monkeypatch.setattr(type(program), "module", refuse)
+    with pytest.raises(TraceError, match=r"the ExportedProgram gives no module: RuntimeError: not in this dialect"):
+        torch2edge.convert(program, [X])
