@@ -18,7 +18,8 @@ from .errors import *  # noqa: E402, F403
 from .lower.registry import converter  # noqa: E402
 from .report import Report  # noqa: E402
 from .run.module import EdgeModule, ReferenceWarning  # noqa: E402
+from .shapes import Input  # noqa: E402
 
 __version__ = "0.1.0"
 
-__all__ = ["EdgeModule", "ReferenceWarning", "Report", "convert", "converter", "load", "trt", *errors.__all__]
+__all__ = ["EdgeModule", "Input", "ReferenceWarning", "Report", "convert", "converter", "load", "trt", *errors.__all__]

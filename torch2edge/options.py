@@ -56,10 +56,13 @@ class Options:
                 )
         self._check_dla()
 
-    def _check_dla(self) -> None:
+    def wants_dla(self) -> list[str]:
+        """The submodules, or "default_device_type", for which the DLA is asked."""
         wants = [path for path, device in self.device_types.items() if device == trt.DeviceType.DLA]
-        if self.default_device_type == trt.DeviceType.DLA:
-            wants.append("default_device_type")
+        return [*wants, "default_device_type"] if self.default_device_type == trt.DeviceType.DLA else wants
+
+    def _check_dla(self) -> None:
+        wants = self.wants_dla()
         if wants and not capabilities().dla_api:
             raise ConfigError(f"DLA is asked for ({', '.join(wants)}), but {capabilities().title} has no DLA support")
         if self.dla_core is not None and not wants:

@@ -8,7 +8,6 @@ import os
 import sys
 import threading
 import time
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +20,7 @@ from ..bench import time_cuda
 from ..errors import ConfigError, VerificationError
 from ..run import EdgeModule
 from .model import load_model, load_weights
+from .shape import example_inputs, shape
 
 __all__ = ["add_convert"]
 
@@ -32,7 +32,13 @@ Convert a model, check the engine on fresh random inputs, print a report, save a
   torch2edge convert --model torchvision:resnet18 --shape 1x3x224x224 -o resnet18.engine
   torch2edge convert --model detector.py:make --weights detector.pth --shape 1x3x640x640 --half -o detector.engine
 
-The engine's input shapes are fixed: those of --shape. Where this machine has no NVIDIA GPU, the engine is built and
+The engine's input shapes are fixed: those of --shape. A size that varies is written MIN:OPT:MAX, with NAME= before it where
+several axes are one size (letters, no x); NAME alone stands for it again:
+
+  torch2edge convert --model torchvision:resnet18 --shape 1:8:16x3x224x224 -o resnet18.engine
+  torch2edge convert --model pair.py:make --shape batch=1:8:16x3x64x64 --shape batchx10 -o pair.engine
+
+Where this machine has no NVIDIA GPU, the engine is built and
 checked by the reference executor, but cannot be executed.
 """
 
@@ -49,8 +55,8 @@ def add_convert(commands: Any, common: argparse.ArgumentParser) -> None:
                       help="torchvision:NAME (random weights), or path/to/file.py:FACTORY, a function or class that "
                            "returns the module when called without arguments, or a module. The file is executed.")  # fmt: skip
     what.add_argument("--weights", metavar="FILE", help="a state dict saved by torch.save (loaded with weights_only=True)")
-    what.add_argument("--shape", required=True, action="append", type=_shape, metavar="1x3x224x224",
-                      help="shape of an input; once per input, in order")  # fmt: skip
+    what.add_argument("--shape", required=True, action="append", type=shape, metavar="1x3x224x224",
+                      help="shape of an input; once per input, in order; 1:8:16x3x224x224 for a batch of 1 to 16")  # fmt: skip
     what.add_argument("--dtype", action="append", default=[], choices=list(DTYPES), metavar="DTYPE",
                       help=f"dtype of an input; once for all, or once per input: {', '.join(DTYPES)} (default float32). "
                            "Integers are drawn from 0 to 9.")  # fmt: skip
@@ -93,10 +99,10 @@ def _run(arguments: argparse.Namespace) -> int:
             load_weights(model, arguments.weights)
         if arguments.half:
             model = model.half()
-        inputs = [_draw(shape, dtype) for shape, dtype in zip(arguments.shape, dtypes)]
+        inputs, axes, dims = example_inputs(arguments.shape, dtypes)
         try:
             module = convert(
-                model, inputs, fp16=arguments.fp16, tf32=arguments.tf32, device_types=device_types,
+                model, inputs, dynamic=axes, dims=dims, fp16=arguments.fp16, tf32=arguments.tf32, device_types=device_types,
                 default_device_type=default, dla_core=arguments.dla_core, gpu_fallback=not arguments.no_gpu_fallback,
                 optimization_level=arguments.optimization_level,
                 workspace=None if arguments.workspace is None else arguments.workspace * 2**20,
@@ -151,16 +157,6 @@ def _times(model: nn.Module, module: EdgeModule, inputs: list[torch.Tensor], tf3
     ]
 
 
-def _shape(text: str) -> tuple[int, ...]:
-    try:
-        shape = tuple(int(size) for size in text.lower().split("x")) if text else ()
-    except ValueError:
-        shape = (-1,)
-    if any(size < 1 for size in shape):
-        raise argparse.ArgumentTypeError(f"{text!r} is no shape; write positive sizes with x between them, e.g. 1x3x224x224")
-    return shape
-
-
 def _placement(text: str) -> tuple[str, str]:
     path, found, device = text.rpartition("=")
     if not found or device not in ("GPU", "DLA"):
@@ -182,12 +178,6 @@ def _dtypes(arguments: argparse.Namespace) -> list[torch.dtype]:
         raise ConfigError(f"--dtype is given {len(names)} times for {count} inputs; give it once, or once per --shape")
     dtypes = [DTYPES[name] for name in (names * count if len(names) == 1 else names)]
     return [torch.float16 if arguments.half and d == torch.float32 else d for d in dtypes]
-
-
-def _draw(shape: Sequence[int], dtype: torch.dtype) -> torch.Tensor:
-    if dtype.is_floating_point:
-        return torch.randn(*shape).to(dtype)
-    return torch.randint(0, 2 if dtype == torch.bool else 10, tuple(shape)).to(dtype)
 
 
 def _check_writable(path: str | None) -> None:

@@ -206,6 +206,8 @@ class Core:
                 )
         host = tensor.detach().to(device="cpu", dtype=dtype).to(inside(dtype)).contiguous()
         self._keep.append(host)
+        if host.numel() == 0:  # the memory of an empty array is somewhere, and TensorRT takes none
+            return trt.Weights(data_type)
         if host.dtype == torch.bfloat16:  # NumPy has no such type; every TensorRT that has it takes a pointer
             return trt.Weights(data_type, host.data_ptr(), host.numel())
         array = host.numpy()
