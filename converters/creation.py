@@ -77,9 +77,7 @@ def _steps(net: Network, start: Number, step: Number) -> Tensor:
 
 
 @converter(aten.eye.default)
-def eye(
-    net: Network, n: int, dtype: Dtype, layout: torch.layout | None, device: Device, pin_memory: bool | None
-) -> Tensor:
+def eye(net: Network, n: int, dtype: Dtype, layout: torch.layout | None, device: Device, pin_memory: bool | None) -> Tensor:
     """eye(SymInt n, *, ScalarType? dtype=None, Layout? layout=None, Device? device=None, bool? pin_memory=None)
     -> Tensor"""
     return _diagonal_ones(net)

@@ -140,21 +140,12 @@ def roll(net: Network, self: Value, shifts: list[int], dims: list[int]) -> Tenso
 # ---- windows --------------------------------------------------------------------------------------------------------
 
 
-def window_index(net: Network, count: int, step: int, size: int, dilation: int) -> Value:
-    """Which elements ``count`` windows hold: (windows, size)."""
-    inside = dilation * torch.arange(size)
-    starts = net.positions(count)
-    if isinstance(starts, torch.Tensor):
-        return step * starts[:, None] + inside
-    return net.add(net.mul(net.unsqueeze(starts, 1), step), inside)
-
-
 @converter(aten.unfold.default)
 def unfold(net: Network, self: Value, dimension: int, size: int, step: int) -> Tensor:
     """unfold(Tensor(a) self, int dimension, int size, int step) -> Tensor(a)"""
     x = net.tensor(ranked(net, self))
     dim = dimension % x.ndim
-    windows = net.take(x, window_index(net, net.out.shape[dim], step, size, 1), dim)
+    windows = net.take(x, net.windows(net.out.shape[dim], step, size, 1), dim)
     windows = net.permute(windows, [d for d in range(x.ndim + 1) if d != dim + 1] + [dim + 1])
     return net.reshape(windows, net.out.shape)
 
@@ -171,7 +162,7 @@ def im2col(
     n = x.ndim
     for axis, k, d, s in zip((n - 2, n), kernel_size, dilation, stride):
         reach = d * (k - 1) + 1
-        x = net.take(x, window_index(net, (x.shape[axis] - reach) // s + 1, s, k, d), axis)
+        x = net.take(x, net.windows((x.shape[axis] - reach) // s + 1, s, k, d), axis)
     order = [*range(n - 2), n - 1, n + 1, n - 2, n]
     return net.reshape(net.permute(x, order), net.out.shape)
 
@@ -276,8 +267,8 @@ def index_put(net: Network, self: Value, indices: list[Value | None], values: Va
 
     PyTorch leaves open which of several updates of one element wins, and so does TensorRT.
     """
-    fixed = not any(is_symbolic(n) for n, i in zip(self.shape, indices) if i is not None)
-    if not accumulate and fixed and same(math.prod(values.shape), 1) and all(i is None or isinstance(i, torch.Tensor) for i in indices):
+    fixed = all(i is None or (isinstance(i, torch.Tensor) and not is_symbolic(n)) for n, i in zip(self.shape, indices))
+    if not accumulate and fixed and same(math.prod(values.shape), 1):
         return net.select(mask_of(self, indices), net.reshape(values, ()), self)
     x, where, dim, order = one_axis(net, self, indices)
     before, after = x.shape[:dim], x.shape[dim + 1 :]

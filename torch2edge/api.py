@@ -18,17 +18,19 @@ from .build import BuildSession
 from .check.drift import first_drift, parsed_drift
 from .check.onnx_model import OnnxModel
 from .check.reference import ReferenceExecutor
-from .check.verify import TOLERANCE, draw
-from .check.verify import verify as run_trials
+from .check.sizes import check_size_one, sizes_to_check
+from .check.verify import TOLERANCE, draw, verify_sizes
 from .errors import ConfigError, InputError, ReferenceExecutionError, UnsupportedLayerError, VerificationError
 from .graph import Graph
+from .inputs import read_inputs
 from .lower import Lowered, OnnxFile, registry
 from .options import FALLBACKS, Options
 from .partition import MIN_OPS, part_converter, partition, plan
-from .report import ModuleRow, Report
+from .report import DimRow, ModuleRow, Report
 from .roads import network, opened
 from .run import EdgeModule, PartitionedModule, read
 from .run.engine_file import FORMAT, check_built_for_here
+from .shapes import Dynamic, Input
 from .structure import flatten, flatten_call, same, text, unflatten
 from .trace import trace, unchanged
 from .trace.compiled import eager_only
@@ -43,6 +45,11 @@ def convert(
     *,
     fp16: bool = False,
     tf32: bool = False,
+    dynamic: Mapping[int | str, Mapping[int, Any]] | None = None,
+    dims: Mapping[str, Any] | None = None,
+    min_shapes: Any = None,
+    opt_shapes: Any = None,
+    max_shapes: Any = None,
     device_types: Mapping[nn.Module | str, Any] | None = None,
     default_device_type: Any = None,
     dla_core: int | None = None,
@@ -69,8 +76,16 @@ def convert(
         model: in eval mode, on one device. It is left as it was. Also an ``ExportedProgram``, or the path of an .onnx file,
             whose inputs are then given in the file's order or by name.
         inputs: the positional inputs, e.g. ``[x]``: tensors (float32, float16, bfloat16, int32, int64, bool, uint8),
-            numbers and None, nested in tuples, lists, dicts and dataclasses. Their shapes are the engine's.
+            numbers and None, nested in tuples, lists, dicts and dataclasses. Their shapes are the engine's, except for axes
+            that are declared dynamic: by an ``Input`` in the place of a tensor, or by one of the next five arguments.
         kwargs: the keyword inputs.
+        dynamic: the axes that vary: input -> axis -> (min, opt, max), or the name of a dim, e.g. ``{0: {0: (1, 8, 16)}}``. The
+            input is its position among the tensors, its name in the report, or its keyword. A list of (min, opt, max) makes
+            one optimization profile per item; an engine call takes the first profile that fits.
+        dims: name of a dim -> (min, opt, max); axes of one name have one size.
+        min_shapes: the smallest shapes, nested like ``inputs`` (or a list of them per input, one per profile).
+        opt_shapes: the shapes to make fastest; by default those of the inputs.
+        max_shapes: the largest shapes.
         fp16: allow half precision (TensorRT 8.6 and 10; a strongly typed TensorRT refuses: convert ``model.half()``).
         tf32: allow TF32 for float32 matrix products and convolutions (10 bits of mantissa).
         device_types: submodule or its path -> ``trt.DeviceType``; it holds for what is inside too, the innermost wins.
@@ -120,6 +135,10 @@ def convert(
         compute_capabilities = (compute_capabilities,)
     _check_fallback(fallback, file)
     if fallback == "torch":
+        if dynamic or dims or min_shapes is not None or max_shapes is not None:
+            raise ConfigError(
+                "dynamic shapes with fallback='torch' are not there yet: the engines of the parts have fixed shapes"
+            )
         settings = {
             "fp16": fp16, "tf32": tf32, "default_device_type": default_device_type, "dla_core": dla_core,
             "gpu_fallback": gpu_fallback, "converters": converters, "optimization_level": optimization_level,
@@ -139,18 +158,31 @@ def convert(
         gpu_fallback=gpu_fallback, tactic_sources=tactic_sources, compute_capabilities=tuple(compute_capabilities),
         fallback=fallback, onnx_exporter=onnx_exporter, onnx_opset=onnx_opset,
     )  # fmt: skip
-    args = _positional(inputs)
+    device = next((t.device for t in (*model.parameters(), *model.buffers())), torch.device("cpu"))
+    args, kwargs, given_names, declared = read_inputs(
+        _positional(inputs), kwargs or {}, device, dynamic=dynamic, dims=dims, min_shapes=min_shapes,
+        opt_shapes=opt_shapes, max_shapes=max_shapes,
+    )  # fmt: skip
+    if declared and (file or fallback == "onnx"):
+        raise ConfigError("dynamic shapes by way of ONNX are not there yet: leave fallback at 'error', or give fixed shapes")
+    _refuse_dynamic_dla(options, declared)
     converting = registry().extended(converters)
     with clock("trace"):
         traced = None if file else trace(
             model, args, kwargs, is_leaf=converting.is_leaf, module_classes=converting.module_classes(),
-            functions=converting.functions(),
+            functions=converting.functions(), dynamic=declared,
         )  # fmt: skip
+    if traced is not None:
+        traced.input_names = given_names
+    if declared and traced is not None:
+        with clock("sizes"):
+            _check_size_one(model, args, kwargs, traced, options, tolerance)
     with clock("lower"):
         names = {"input_names": input_names, "output_names": output_names}
-        road = network(model, file, traced, args, kwargs or {}, options, converting, names)
+        road = network(model, file, traced, args, kwargs, options, converting, names)
     graph, lowered, session = road.graph, road.lowered, road.session
     session.place(lowered.network.layers)
+    session.add_profiles(lowered.input_names, graph.profiles())
     precision = _precision(graph, options)
     note = ""
     if "fp16" in precision and not fp16:
@@ -169,11 +201,17 @@ def convert(
         module.network, module._kept = session.network, (session, lowered.network)
     if verify:
         with clock("check"):
-            _verify(model, args, dict(kwargs or {}), module, graph, lowered, session, report)
+            _verify(model, args, kwargs, module, graph, lowered, session, report)
     if not _trt.why_not_executable():
         module._fallback = None  # it holds the network and the weights
     module.metadata["report"] = report.to_dict()
     return module
+
+
+def _refuse_dynamic_dla(options: Options, declared: Dynamic) -> None:
+    if declared and options.wants_dla():
+        names = ", ".join(map(str, declared.dims.values()))
+        raise ConfigError(f"the DLA takes no dynamic shapes, but {names}. Convert with fixed shapes, or for the GPU.")
 
 
 def load(path: str | os.PathLike[str]) -> EdgeModule:
@@ -210,7 +248,7 @@ def _check_fallback(fallback: str, file: OnnxFile | None) -> None:
 
 
 def _positional(inputs: Any) -> list[Any]:
-    if isinstance(inputs, torch.Tensor):
+    if isinstance(inputs, (torch.Tensor, Input)):
         return [inputs]
     if not isinstance(inputs, (list, tuple)):
         raise InputError(
@@ -264,28 +302,45 @@ def _reference(session: BuildSession, lowered: Lowered) -> Callable[[Sequence[to
     return run
 
 
-def _verify(
-    model: nn.Module, args: list[Any], kwargs: dict[str, Any], module: EdgeModule, graph: Graph, lowered: Lowered,
-    session: BuildSession, report: Report,
-) -> None:  # fmt: skip
+def _original(
+    model: nn.Module, args: list[Any], kwargs: dict[str, Any], graph: Graph, report: Report | None = None
+) -> tuple[Callable[[list[torch.Tensor]], list[torch.Tensor]], list[torch.Tensor]]:
+    """The model from tensors to tensors, and the tensors of the example."""
     examples, structure = flatten_call(args, kwargs)
 
-    def original(tensors: list[torch.Tensor]) -> list[torch.Tensor]:
+    def run(tensors: list[torch.Tensor]) -> list[torch.Tensor]:
         call = unflatten(structure, tensors)
         with unchanged(model), eager_only(), torch.no_grad():
             result, given = flatten(model(*call["args"], **call["kwargs"]))
         if not same(given, graph.output_structure):
             raise VerificationError(
-                f"the model returned {text(graph.output_structure)} when it was traced, but {text(given)} for fresh inputs "
-                "of the same shapes: what it returns hangs on more than the shapes, and an engine cannot follow that",
+                f"the model returned {text(graph.output_structure)} when it was traced, but {text(given)} for fresh inputs: "
+                "what it returns hangs on the inputs' values or sizes, and an engine cannot follow that",
                 report,
             )
         return result
 
+    return run, examples
+
+
+def _check_size_one(
+    model: nn.Module, args: list[Any], kwargs: dict[str, Any], graph: Graph, options: Options, tolerance: float | None
+) -> None:
+    original, examples = _original(model, args, kwargs, graph)
+    precisions = _precision(graph, options).split("+")
+    check_size_one(graph, original, examples, tolerance or max(TOLERANCE[p] for p in precisions))
+
+
+def _verify(
+    model: nn.Module, args: list[Any], kwargs: dict[str, Any], module: EdgeModule, graph: Graph, lowered: Lowered,
+    session: BuildSession, report: Report,
+) -> None:  # fmt: skip
+    original, examples = _original(model, args, kwargs, graph, report)
     here = not _trt.why_not_executable()
     run = module._run if here else _reference(session, lowered)
     report.checked_by = f"{capabilities().title} on {_trt.gpu_name()}" if here else "the reference executor"
-    report.check, trial = run_trials(run, original, examples, graph.output_names, report.tolerance)
+    sizes = sizes_to_check(graph, examples)
+    report.check, trial = verify_sizes(run, original, examples, graph.output_names, report.tolerance, sizes)
     report.notes += [
         f"note: {row.output} is 0 everywhere in the check, which says little: are weights missing?"
         for row, value in zip(report.check, graph.outputs) if row.ref_max == 0 and row.finite and value.dtype.is_floating_point
@@ -343,7 +398,18 @@ def _report(graph: Graph, lowered: Lowered, session: BuildSession, precision: st
     ]
     if any(row.device == "DLA" for row in rows):
         notes.append("note: the device is the one asked for; TensorRT moves layers that the DLA cannot take to the GPU")
-    return Report(capabilities().title, _target(session), precision, engine_bytes=size, modules=rows, notes=notes)
+    return Report(
+        capabilities().title, _target(session), precision, engine_bytes=size, dims=_dim_rows(graph),
+        constraints=[str(c) for c in graph.constraints], modules=rows, notes=notes,
+    )  # fmt: skip
+
+
+def _dim_rows(graph: Graph) -> list[DimRow]:
+    places: dict[str, list[str]] = {}
+    for i, axes in graph.axes.items():
+        for axis, name in axes.items():
+            places.setdefault(name, []).append(f"axis {axis} of {graph.input_names[i]}")
+    return [DimRow(n, ", ".join(places[n]), [list(r) for r in d.ranges]) for n, d in graph.dims.items()]
 
 
 def _target(session: BuildSession) -> str:
@@ -355,9 +421,10 @@ def _target(session: BuildSession) -> str:
 def _metadata(model: nn.Module, graph: Graph, lowered: Lowered, session: BuildSession, report: Report) -> dict[str, Any]:
     """What an engine file says of itself."""
 
-    def row(name: str, binding: str, value: Any) -> dict[str, Any]:
+    def row(name: str, binding: str, value: Any, axes: Mapping[int, str] | None = None) -> dict[str, Any]:
         dtype = str(value.dtype).removeprefix("torch.")
-        return {"name": name, "binding": binding, "dtype": dtype, "shape": list(value.shape)}
+        shape = [["dim", axes[a]] if axes and a in axes else graph.symbolic(n) for a, n in enumerate(value.shape)]
+        return {"name": name, "binding": binding, "dtype": dtype, "shape": shape}
 
     here = session.compute_capabilities
     if not here and torch.cuda.is_available():
@@ -379,7 +446,12 @@ def _metadata(model: nn.Module, graph: Graph, lowered: Lowered, session: BuildSe
         "model": type(model).__qualname__,
         "parameters": [n for n, p in parameters.items() if p.kind in kinds],
         "defaults": {n: p.default for n, p in parameters.items() if isinstance(p.default, plain)},
-        "inputs": [row(n, b, v) for n, b, v in zip(graph.input_names, lowered.input_names, graph.inputs)],
+        "dims": {name: [list(r) for r in dim.ranges] for name, dim in graph.dims.items()},
+        "constraints": [{"condition": c.condition, "source": c.source} for c in graph.constraints],
+        "inputs": [
+            row(n, b, v, graph.axes.get(i))
+            for i, (n, b, v) in enumerate(zip(graph.input_names, lowered.input_names, graph.inputs))
+        ],
         "outputs": [row(n, b, v) for n, b, v in zip(graph.output_names, lowered.output_names, graph.outputs)],
         "input_structure": graph.input_structure,
         "output_structure": graph.output_structure,

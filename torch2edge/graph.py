@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -130,13 +130,28 @@ class Graph:
     def _shapes(self, position: int, profile: int) -> tuple[tuple[int, ...], ...]:
         axes, shape = self.axes.get(position, {}), self.inputs[position].shape
         ranges: list[Range] = [
-            self.dims[axes[i]].ranges[profile] if i in axes else (int(size),) * 3 for i, size in enumerate(shape)
-        ]  # type: ignore[misc]
+            self.dims[axes[i]].ranges[profile] if i in axes else (int(n), int(n), int(n)) for i, n in enumerate(shape)
+        ]
         return tuple(tuple(r[which] for r in ranges) for which in range(3))
+
+    def shapes(self, sizes: Mapping[str, int]) -> tuple[tuple[int, ...], ...]:
+        """The shapes of the inputs where the dims have these sizes."""
+        return tuple(
+            tuple(sizes[axes[a]] if a in (axes := self.axes.get(i, {})) else int(n) for a, n in enumerate(value.shape))
+            for i, value in enumerate(self.inputs)
+        )
+
+    def allows(self, sizes: Mapping[str, int]) -> bool:
+        """Whether the model takes these sizes of the dims."""
+        return all(constraint.holds(sizes) for constraint in self.constraints)
 
     def sizes(self, inputs: Sequence[torch.Tensor]) -> dict[str, int]:
         """The size of every Dim for these inputs."""
         return {name: int(inputs[i].shape[axis]) for i, axes in self.axes.items() for axis, name in axes.items()}
+
+    def shape_at(self, value: Value, sizes: Mapping[str, int]) -> tuple[int, ...]:
+        """The shape of a value where the dims have these sizes."""
+        return tuple(int(compute(self.symbolic(n), sizes)) for n in value.shape)
 
     def symbolic(self, size: Any) -> Any:
         """``size`` as an expression of ``sizes.py`` over the dims."""

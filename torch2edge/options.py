@@ -71,10 +71,13 @@ class Options:
         if opset is not None and (isinstance(opset, bool) or not isinstance(opset, int) or opset < 9):
             raise ConfigError(f"onnx_opset must be a whole number from 9 on, but is {opset!r}")
 
-    def _check_dla(self) -> None:
+    def wants_dla(self) -> list[str]:
+        """The submodules, or "default_device_type", for which the DLA is asked."""
         wants = [path for path, device in self.device_types.items() if device == trt.DeviceType.DLA]
-        if self.default_device_type == trt.DeviceType.DLA:
-            wants.append("default_device_type")
+        return [*wants, "default_device_type"] if self.default_device_type == trt.DeviceType.DLA else wants
+
+    def _check_dla(self) -> None:
+        wants = self.wants_dla()
         if wants and not capabilities().dla_api:
             raise ConfigError(f"DLA is asked for ({', '.join(wants)}), but {capabilities().title} has no DLA support")
         if self.dla_core is not None and not wants:

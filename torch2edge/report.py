@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-__all__ = ["CheckRow", "ModuleRow", "Report", "check_table", "table"]
+__all__ = ["CheckRow", "DimRow", "ModuleRow", "Report", "check_table", "table"]
 
 
 @dataclass
@@ -42,6 +42,15 @@ class CheckRow:
 
 
 @dataclass
+class DimRow:
+    """A size that varies."""
+
+    name: str
+    axes: str  # "axis 0 of args[0]"
+    ranges: list[list[int]]  # (min, opt, max) per optimization profile
+
+
+@dataclass
 class Report:
     """Printable account of a conversion; ``to_dict()`` is the same as JSON."""
 
@@ -51,6 +60,8 @@ class Report:
     checked_by: str = ""  # "TensorRT on NVIDIA H200", "the reference executor", or "" when verify=False
     tolerance: float = 0.0
     engine_bytes: int = 0
+    dims: list[DimRow] = field(default_factory=list)  # none where all shapes are fixed
+    constraints: list[str] = field(default_factory=list)  # what the model itself demands of them
     modules: list[ModuleRow] = field(default_factory=list)
     check: list[CheckRow] = field(default_factory=list)
     timings: dict[str, float] = field(default_factory=dict)  # seconds by stage
@@ -65,7 +76,8 @@ class Report:
     def from_dict(cls, data: dict[str, Any]) -> Report:
         """The inverse of ``to_dict``."""
         modules = [ModuleRow(**row) for row in data["modules"]]
-        return cls(**{**data, "modules": modules, "check": [CheckRow(**row) for row in data["check"]]})
+        dims = [DimRow(**row) for row in data.get("dims", [])]
+        return cls(**{**data, "dims": dims, "modules": modules, "check": [CheckRow(**row) for row in data["check"]]})
 
     def __str__(self) -> str:
         """Two tables and what else there is to know."""
@@ -76,7 +88,14 @@ class Report:
             ["module", "class", "ops", "layers", "device", "precision"],
             [[m.path or "(model)", m.kind, m.ops, m.layers, m.device, m.precision] for m in self.modules],
         )
-        return "\n\n".join([head, modules, self.check_text(), *([] if not self.notes else ["\n".join(self.notes)])])
+        dims = [self.dims_text()] if self.dims else []
+        return "\n\n".join([head, *dims, modules, self.check_text(), *([] if not self.notes else ["\n".join(self.notes)])])
+
+    def dims_text(self) -> str:
+        """The sizes that vary: a row per dim and optimization profile, then what the model demands of them."""
+        rows = [[d.name if not p else "", d.axes if not p else "", *r] for d in self.dims for p, r in enumerate(d.ranges)]
+        lines = [table(["dynamic", "", "min", "opt", "max"], rows)]
+        return "\n".join([*lines, *(f"the model demands {c}" for c in self.constraints)])
 
     def check_text(self) -> str:
         """The check alone: a row per output."""

@@ -10,7 +10,7 @@ import torch
 
 from .errors import ConfigError, InputError
 
-__all__ = ["Dim", "Dynamic", "Input", "Range"]
+__all__ = ["Dim", "Dynamic", "Input", "Range", "axes_of", "check_examples", "declare", "is_shape", "ranges_of", "triples"]
 
 Range = tuple[int, int, int]
 """Smallest, most usual and largest size."""
@@ -114,15 +114,16 @@ class Input:
         for size in self.shape:
             if isinstance(size, bool) or not isinstance(size, (int, str)) or (isinstance(size, int) and size < 1):
                 raise ConfigError(f"{self}: the shape holds {size!r}; a size is a positive integer or the name of a dim")
+        self.axes()  # sizes out of order are refused here, where the user wrote them
 
     def __repr__(self) -> str:
         return f"Input {self.name!r}" if self.name else "an Input"
 
-    def axes(self, name: str) -> dict[int, Any]:
-        """Axis -> name of a Dim, or its ranges where it has no name of its own; ``name`` is the input's."""
+    def axes(self) -> dict[int, Any]:
+        """Axis -> name of a Dim, or its ranges where it has no name of its own."""
         if not self._triples:
             return {axis: size for axis, size in enumerate(self.shape) if isinstance(size, str)}
-        return axes_of(self._triples, self.name or name)
+        return axes_of(self._triples, str(self))
 
     def example(self, dims: Mapping[str, Dim], device: torch.device) -> torch.Tensor:
         """Random values, of the opt sizes of the first profile."""
@@ -144,7 +145,8 @@ def axes_of(shapes: Sequence[tuple[Any, Any, Any]], name: str) -> dict[int, tupl
     return found
 
 
-def _is_shape(value: Any) -> bool:
+def is_shape(value: Any) -> bool:
+    """Whether ``value`` is a tuple or list of integers."""
     return isinstance(value, (tuple, list)) and all(isinstance(v, int) and not isinstance(v, bool) for v in value)
 
 
@@ -159,9 +161,9 @@ def triples(low: Any, opt: Any, high: Any, what: str) -> list[tuple[Any, Any, An
     if missing:
         are = "is" if len(missing) == 1 else "are"
         raise ConfigError(f"{what}: {' and '.join(missing)} {are} missing; a profile has all three")
-    lists = {n: [tuple(v)] if _is_shape(v) else [tuple(s) for s in v] for n, v in given.items()}
+    lists = {n: [tuple(v)] if is_shape(v) else [tuple(s) for s in v] for n, v in given.items()}
     for n, shapes in lists.items():
-        if not shapes or not all(_is_shape(s) for s in shapes):
+        if not shapes or not all(is_shape(s) for s in shapes):
             raise ConfigError(f"{what}: {n}={given[n]!r} is neither a shape nor a list of shapes (one per profile)")
     if len({len(shapes) for shapes in lists.values()}) > 1:
         counts = ", ".join(f"{len(s)} for {n}" for n, s in lists.items())
@@ -181,7 +183,7 @@ def ranges_of(value: Any, what: str) -> tuple[Range, ...]:
     listed = list(value) if isinstance(value, (tuple, list)) else [value]
     items = listed if listed and all(isinstance(v, (tuple, list)) for v in listed) else [value]
     for item in items:
-        ok = isinstance(item, (tuple, list)) and len(item) == 3 and _is_shape(item)
+        ok = isinstance(item, (tuple, list)) and len(item) == 3 and is_shape(item)
         if not ok:
             raise ConfigError(f"{what} is {item!r}; it must be (min, opt, max), or a list of these, one per profile")
         low, opt, high = item
@@ -194,9 +196,7 @@ def ranges_of(value: Any, what: str) -> tuple[Range, ...]:
     return tuple((int(a), int(b), int(c)) for a, b, c in items)
 
 
-def declare(
-    names: Sequence[str], axes: Mapping[int, Mapping[int, Any]], dims: Mapping[str, tuple[Range, ...]]
-) -> Dynamic:
+def declare(names: Sequence[str], axes: Mapping[int, Mapping[int, Any]], dims: Mapping[str, tuple[Range, ...]]) -> Dynamic:
     """Dims for the dynamic axes of inputs.
 
     Args:

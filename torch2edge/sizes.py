@@ -88,11 +88,10 @@ def expression(size: Any, names: Mapping[str, str]) -> Expression:
 
 
 def _convert(node: Any, names: Mapping[str, str]) -> Expression:
-    import sympy
-
+    name = type(node).__name__
     if node.is_Symbol:
         return ["dim", names[node.name]]
-    if node in (sympy.true, sympy.false):
+    if name in ("BooleanTrue", "BooleanFalse"):
         return bool(node)
     if node.is_Integer:
         return int(node)
@@ -100,7 +99,6 @@ def _convert(node: Any, names: Mapping[str, str]) -> Expression:
         return ["TrueDiv", int(node.p), int(node.q)]
     if node.is_number and node.is_Float:
         return float(node)
-    name = type(node).__name__
     if name not in _FUNCTIONS:
         raise ConfigError(f"a size is computed by {name}, as {node}, which torch2edge cannot follow")
     return [name, *(_convert(argument, names) for argument in node.args)]
@@ -108,10 +106,6 @@ def _convert(node: Any, names: Mapping[str, str]) -> Expression:
 
 def _floor_divide(a: Any, b: Any) -> Any:
     return a // b
-
-
-def _ceiling(a: Any) -> int:
-    return math.ceil(a)
 
 
 def _round(a: Any, digits: int = 0) -> Any:
@@ -138,7 +132,7 @@ _FUNCTIONS: dict[str, tuple[Callable[..., Any], str]] = {
     "And": (_chain(lambda a, b: a and b), "and"), "Or": (_chain(lambda a, b: a or b), "or"),
     "Not": (operator.not_, "not "),
     "Min": (min, "min"), "Max": (max, "max"), "Abs": (abs, "abs"), "ToFloat": (float, "float"),
-    "CeilToInt": (_ceiling, "ceil"), "ceiling": (_ceiling, "ceil"), "FloorToInt": (math.floor, "floor"),
+    "CeilToInt": (math.ceil, "ceil"), "ceiling": (math.ceil, "ceil"), "FloorToInt": (math.floor, "floor"),
     "floor": (math.floor, "floor"), "TruncToInt": (math.trunc, "int"), "TruncToFloat": (math.trunc, "int"),
     "RoundToInt": (_round, "round"), "RoundDecimal": (_round, "round"), "OpaqueUnaryFn_sqrt": (math.sqrt, "sqrt"),
     "Identity": (lambda a: a, ""),

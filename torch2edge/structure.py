@@ -28,19 +28,21 @@ _PLAIN = (bool, int, float, str, type(None))
 _met: dict[str, type] = {}
 
 
-def flatten(value: Any, name: str = "value") -> tuple[list[torch.Tensor], Structure]:
-    """The tensors of ``value`` in order, and its structure; ``name`` is what messages call it.
+def flatten(value: Any, name: str = "value", leaf: Any = torch.Tensor) -> tuple[list[Any], Structure]:
+    """The tensors (or what else is of the class ``leaf``) of ``value`` in order, and its structure.
+
+    ``name`` is what messages call it.
 
     Raises:
         InputError: an object in it is neither a tensor, a container of the kinds above, nor plain data.
     """
-    tensors: list[torch.Tensor] = []
-    return tensors, _describe(value, tensors, name)
+    tensors: list[Any] = []
+    return tensors, _describe(value, tensors, name, leaf)
 
 
-def flatten_call(args: Sequence[Any], kwargs: Mapping[str, Any]) -> tuple[list[torch.Tensor], Structure]:
+def flatten_call(args: Sequence[Any], kwargs: Mapping[str, Any], leaf: Any = torch.Tensor) -> tuple[list[Any], Structure]:
     """The same for the arguments of a call; ``unflatten`` gives a dict with ``args`` (a list) and ``kwargs``."""
-    (first, positional), (rest, by_name) = flatten(list(args), "args"), flatten(dict(kwargs), "kwargs")
+    (first, positional), (rest, by_name) = flatten(list(args), "args", leaf), flatten(dict(kwargs), "kwargs", leaf)
     return first + rest, {"kind": "dict", "keys": ["args", "kwargs"], "items": [positional, by_name]}
 
 
@@ -50,14 +52,14 @@ def call_names(structure: Structure) -> list[str]:
     return leaf_names(args, "args") + leaf_names(kwargs, "kwargs")
 
 
-def _describe(value: Any, tensors: list[torch.Tensor], where: str) -> Structure:
-    if isinstance(value, torch.Tensor):
+def _describe(value: Any, tensors: list[Any], where: str, leaf: Any) -> Structure:
+    if isinstance(value, leaf):
         tensors.append(value)
         return {"kind": "tensor"}
     if isinstance(value, _PLAIN):
         return {"kind": "plain", "value": value}
     kind, keys, items = _open(value, where)
-    node: Structure = {"kind": kind, "items": [_describe(v, tensors, f"{where}[{k!r}]") for k, v in zip(keys, items)]}
+    node: Structure = {"kind": kind, "items": [_describe(v, tensors, f"{where}[{k!r}]", leaf) for k, v in zip(keys, items)]}
     if kind not in ("tuple", "list"):
         node["keys"] = keys
     if kind in _TYPED:

@@ -59,8 +59,15 @@ DYNAMIC_ROWS = [
     *dynamic_rows(aten.sum.dim_IntList, [(lambda x: x.sum(1), ("n", "t", 3)), (lambda x: (x > 0).sum(0), ("n", "t"))]),
     *dynamic_rows(aten.amax.default, [(lambda x: x.amax((2, 3)), IMAGE)]),
     *dynamic_rows(aten.var.correction, [(lambda x: x.var(1), ("n", "t")), (lambda x: x.var(1, correction=0), ("n", "t"))]),
-    *dynamic_rows(aten.linalg_vector_norm.default, [(lambda x: F.normalize(x, dim=-1), ("n", "t")), (lambda x: x.norm(), ("n", "t"))]),
-    *dynamic_rows(aten.argmax.default, [(lambda x: x.argmax(1), IMAGE), (lambda x: x.argmax(-1), ("n", "t")), (lambda x: x.argmax(), ("n", "t"))]),
+    *dynamic_rows(aten.linalg_vector_norm.default, [
+        (lambda x: F.normalize(x, dim=-1), ("n", "t")),
+        (lambda x: x.norm(), ("n", "t")),
+    ]),
+    *dynamic_rows(aten.argmax.default, [
+        (lambda x: x.argmax(1), IMAGE),
+        (lambda x: x.argmax(-1), ("n", "t")),
+        (lambda x: x.argmax(), ("n", "t")),
+    ]),
     *dynamic_rows(aten.max.dim, [(lambda x: x.max(1), ("n", "t")), (lambda x: x.max(1)[1], Spec(("n", "t"), torch.int64))]),
     *dynamic_rows(aten.cumsum.default, [(lambda x: x.cumsum(1), ("n", "t")), (lambda x: (x > 0).cumsum(-1), ("n", "t"))]),
     *dynamic_rows(aten.softmax.int, [(lambda x: x.softmax(-1), ("n", "t")), (lambda x: x.softmax(1), IMAGE)]),

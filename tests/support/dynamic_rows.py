@@ -11,8 +11,8 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
-from support.rows import F32, RTOL, Row, Spec, assert_close
 
+from support.rows import F32, RTOL, Row, Spec, assert_close
 from torch2edge._trt import trt
 from torch2edge.build import BuildSession
 from torch2edge.check.reference import ReferenceExecutor
@@ -43,26 +43,27 @@ class DynamicRow:
 
     def __str__(self) -> str:
         name = self.op.__name__ if isinstance(self.op, type) else str(self.op).removeprefix("aten.")
-        shapes = "x".join("_".join(map(str, s.shape)) for s in self._specs())
+        shapes = "x".join("_".join(map(str, s.shape)) for s in self.symbolic_specs())
         dtype = "" if self.dtype == F32 else "-" + str(self.dtype).removeprefix("torch.")
         return f"{name}-{shapes}{self.id and '-' + self.id}{dtype}"
 
-    def _specs(self) -> list[Spec]:
+    def symbolic_specs(self) -> list[Spec]:
+        """The inputs as Specs, names of dims in their shapes."""
         return [s if isinstance(s, Spec) else Spec(tuple(s)) for s in self.inputs]
 
     @property
     def used(self) -> list[str]:
         """Names of the dims in the inputs' shapes."""
-        return sorted({n for s in self._specs() for n in s.shape if isinstance(n, str)})
+        return sorted({n for s in self.symbolic_specs() for n in s.shape if isinstance(n, str)})
 
     def dynamic(self) -> Dynamic:
         """What trace() takes."""
-        axes = {i: {a: n for a, n in enumerate(s.shape) if isinstance(n, str)} for i, s in enumerate(self._specs())}
+        axes = {i: {a: n for a, n in enumerate(s.shape) if isinstance(n, str)} for i, s in enumerate(self.symbolic_specs())}
         return Dynamic({i: a for i, a in axes.items() if a}, {n: Dim(n, (self.dims[n],)) for n in self.used})
 
     def at(self, sizes: Mapping[str, int]) -> Row:
         """The row at fixed sizes."""
-        specs = [replace(s, shape=tuple(sizes.get(n, n) for n in s.shape)) for s in self._specs()]
+        specs = [replace(s, shape=tuple(sizes.get(n, n) for n in s.shape)) for s in self.symbolic_specs()]
         return Row(self.op, self.fn, tuple(specs), self.dtype, self.rtol, self.why, id=str(self))
 
     def every_size(self) -> list[dict[str, int]]:
@@ -73,7 +74,9 @@ class DynamicRow:
         return [*ends, between, mixed]
 
 
-def dynamic_rows(op: Any, cases: Sequence[tuple[Any, ...]], dtypes: Sequence[torch.dtype] = (F32,), **kw: Any) -> list[DynamicRow]:
+def dynamic_rows(
+    op: Any, cases: Sequence[tuple[Any, ...]], dtypes: Sequence[torch.dtype] = (F32,), **kw: Any
+) -> list[DynamicRow]:
     """Rows of one op: ``cases`` are (fn, input, input, ...); each in every dtype. Numbered where they repeat."""
     found: list[DynamicRow] = []
     seen: dict[str, int] = {}

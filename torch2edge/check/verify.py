@@ -10,7 +10,7 @@ import torch
 
 from ..report import CheckRow
 
-__all__ = ["TOLERANCE", "TRIALS", "Trial", "compare", "draw", "verify"]
+__all__ = ["TOLERANCE", "TRIALS", "Trial", "compare", "draw", "verify", "verify_sizes"]
 
 # Largest relative L2 error of an output. fp32: summation order alone gives 1e-6 to 1e-5 over a deep network. Half and
 # bfloat16 have 11 and 8 bits of mantissa; errors add up over the layers.
@@ -27,36 +27,40 @@ class Trial:
     scale: float = 1.0
     center: float = 0.0
     shuffled: bool = False
+    shapes: tuple[tuple[int, ...], ...] = ()  # of the inputs; those of the examples where there are none
+    where: str = ""  # what these shapes are: "batch = 16"
 
     def __str__(self) -> str:
-        return f"seed {self.seed}, " + ("example shuffled" if self.shuffled else f"N({self.center:g}, {self.scale:g})")
+        drawn = f"seed {self.seed}, " + ("example shuffled" if self.shuffled else f"N({self.center:g}, {self.scale:g})")
+        return f"{self.where}, {drawn}" if self.where else drawn
 
 
 # An error may hide at one scale (a saturated sigmoid) or in the sign (relu against identity on positive inputs). Shuffled
 # examples stay where the model is defined: log and sqrt of normal inputs are NaN in half of the places.
 TRIALS = (Trial(1, 1.0, 0.0), Trial(2, 3.0, 0.0), Trial(3, 0.5, 1.0), Trial(4, shuffled=True))
+AT_OTHER_SIZES = (Trial(1, 1.0, 0.0), Trial(3, 0.5, 1.0))  # what hangs on the values is seen at the examples' sizes
 
 
 def draw(examples: Sequence[torch.Tensor], trial: Trial) -> list[torch.Tensor]:
-    """Random tensors of the shapes, dtypes and devices of ``examples``.
+    """Random tensors of the dtypes and devices of ``examples``, and of their shapes, where the trial has none of its own.
 
     Floats are normal; integers are uniform between the smallest and the largest of the example, because they index
     something whose size nobody tells; bools are fair coins.
     """
     generator = torch.Generator().manual_seed(trial.seed)
     drawn = []
-    for example in examples:
+    for example, shape in zip(examples, trial.shapes or [e.shape for e in examples], strict=True):
         if trial.shuffled:
             order = torch.randperm(example.numel(), generator=generator).to(example.device)
             fresh = example.detach().reshape(-1)[order].reshape(example.shape)
         elif example.dtype == torch.bool:
-            fresh = torch.rand(example.shape, generator=generator) < 0.5
+            fresh = torch.rand(shape, generator=generator) < 0.5
         elif example.is_floating_point():
-            fresh = torch.randn(example.shape, generator=generator) * trial.scale + trial.center
+            fresh = torch.randn(shape, generator=generator) * trial.scale + trial.center
         else:
             low, high = int(example.min()), int(example.max())
             high = min(high, torch.iinfo(torch.int64).max - 1)  # randint's bound is exclusive
-            fresh = torch.randint(low, high + 1, example.shape, generator=generator)
+            fresh = torch.randint(low, high + 1, shape, generator=generator)
         drawn.append(fresh.to(dtype=example.dtype, device=example.device))
     return drawn
 
@@ -105,7 +109,7 @@ def _floor(references: Sequence[torch.Tensor]) -> tuple[float, float]:
 
 def verify(
     run: Callable[[list[torch.Tensor]], list[torch.Tensor]], reference: Callable[[list[torch.Tensor]], list[torch.Tensor]],
-    examples: Sequence[torch.Tensor], names: Sequence[str], tolerance: float,
+    examples: Sequence[torch.Tensor], names: Sequence[str], tolerance: float, trials: Sequence[Trial] = TRIALS,
 ) -> tuple[list[CheckRow], Trial]:  # fmt: skip
     """Run both on the fresh inputs of every trial.
 
@@ -117,9 +121,9 @@ def verify(
     finite = [0] * len(names)
     failed: Trial | None = None
     # by trial; TensorRT and PyTorch run in turns, so that only outputs are held
-    both = [(run(inputs), reference([t.clone() for t in inputs])) for inputs in (draw(examples, trial) for trial in TRIALS)]
+    both = [(run(inputs), reference([t.clone() for t in inputs])) for inputs in (draw(examples, trial) for trial in trials)]
     floors = [_floor([expected[i] for _, expected in both]) for i in range(len(names))]
-    for trial, (given, expected) in zip(TRIALS, both):
+    for trial, (given, expected) in zip(trials, both):
         rows = [
             compare(g, e, n, str(trial), tolerance, f) for g, e, n, f in zip(given, expected, names, floors, strict=True)
         ]  # fmt: skip
@@ -127,4 +131,26 @@ def verify(
         if failed is None and not all(row.passed for row in rows):
             failed = trial
         worst = rows if not worst else [max(w, r, key=lambda c: (not c.passed, c.rel_l2)) for w, r in zip(worst, rows)]
-    return [replace(row, finite=total) for row, total in zip(worst, finite)], failed or TRIALS[0]
+    return [replace(row, finite=total) for row, total in zip(worst, finite)], failed or trials[0]
+
+
+def verify_sizes(
+    run: Callable[[list[torch.Tensor]], list[torch.Tensor]], reference: Callable[[list[torch.Tensor]], list[torch.Tensor]],
+    examples: Sequence[torch.Tensor], names: Sequence[str], tolerance: float,
+    sizes: Sequence[tuple[str, tuple[tuple[int, ...], ...]]],
+) -> tuple[list[CheckRow], Trial]:  # fmt: skip
+    """``verify`` on the examples' shapes, and on others: errors are held against the outputs of the same sizes.
+
+    Args:
+        sizes: what to call them, and the shapes of the inputs.
+    """
+    worst, failed = verify(run, reference, examples, names, tolerance)
+    for count, (where, shapes) in enumerate(sizes):
+        trials = [replace(t, seed=10 * (count + 1) + t.seed, shapes=shapes, where=where) for t in AT_OTHER_SIZES]
+        passed = all(row.passed for row in worst)
+        rows, trial = verify(run, reference, examples, names, tolerance, trials)
+        failed = failed if not passed or all(row.passed for row in rows) else trial
+        total = [w.finite + r.finite for w, r in zip(worst, rows)]
+        worst = [max(w, r, key=lambda c: (not c.passed, c.rel_l2)) for w, r in zip(worst, rows)]
+        worst = [replace(row, finite=finite) for row, finite in zip(worst, total)]
+    return worst, failed

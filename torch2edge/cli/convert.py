@@ -8,7 +8,6 @@ import os
 import sys
 import threading
 import time
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,8 +23,9 @@ from ..lower import OnnxFile
 from ..options import FALLBACKS, ONNX_EXPORTERS
 from ..run import EdgeModule, PartitionedModule
 from .model import load_model, load_weights
+from .shape import example_inputs, shape
 
-__all__ = ["add_convert", "add_model", "check_writable", "declared", "drawn", "module_of", "write_json"]
+__all__ = ["add_convert", "add_model", "check_writable", "declared", "module_of", "write_json"]
 
 DTYPES = {str(d).removeprefix("torch."): d for d in
           (torch.float32, torch.float16, torch.bfloat16, torch.int32, torch.int64, torch.uint8, torch.bool)}  # fmt: skip
@@ -36,8 +36,14 @@ Convert a model, check the engine on fresh random inputs, print a report, save a
   torch2edge convert --model detector.py:make --weights detector.pth --shape 1x3x640x640 --half -o detector.engine
   torch2edge convert --model classifier.onnx -o classifier.engine
 
-The engine's input shapes are fixed: those of --shape, or of the .onnx file. Where this machine has no NVIDIA GPU, the
-engine is built and checked by the reference executor, but cannot be executed.
+A size that varies is written MIN:OPT:MAX, with NAME= before it where several axes are one size (letters, no x); NAME alone
+stands for it again:
+
+  torch2edge convert --model torchvision:resnet18 --shape 1:8:16x3x224x224 -o resnet18.engine
+  torch2edge convert --model pair.py:make --shape batch=1:8:16x3x64x64 --shape batchx10 -o pair.engine
+
+All other sizes are fixed: those of --shape, or of the .onnx file. Where this machine has no NVIDIA GPU, the engine is built
+and checked by the reference executor, but cannot be executed.
 """
 
 
@@ -86,8 +92,9 @@ def add_model(command: argparse.ArgumentParser) -> None:
                            "returns the module when called without arguments, or a module (the file is executed), or "
                            "path/to/file.onnx")  # fmt: skip
     what.add_argument("--weights", metavar="FILE", help="a state dict saved by torch.save (loaded with weights_only=True)")
-    what.add_argument("--shape", action="append", default=[], type=_shape, metavar="1x3x224x224",
-                      help="shape of an input; once per input, in order; not needed if an .onnx file fixes it")  # fmt: skip
+    what.add_argument("--shape", action="append", default=[], type=shape, metavar="1x3x224x224",
+                      help="shape of an input; once per input, in order; 1:8:16x3x224x224 for a batch of 1 to 16; not "
+                           "needed if an .onnx file fixes it")  # fmt: skip
     what.add_argument("--dtype", action="append", default=[], choices=list(DTYPES), metavar="DTYPE",
                       help=f"dtype of an input; once for all, or once per input: {', '.join(DTYPES)} (default float32). "
                            "Integers are drawn from 0 to 9.")  # fmt: skip
@@ -108,10 +115,11 @@ def _run(arguments: argparse.Namespace) -> int:
         say("load the model")
         torch.manual_seed(0)
         model = arguments.model if is_file else module_of(arguments)
-        inputs = drawn(shapes, dtypes, arguments.list)
+        inputs, axes, dims = example_inputs(shapes, dtypes)
+        inputs = [inputs] if arguments.list else inputs
         try:
             module = convert(
-                model, inputs, fp16=arguments.fp16, tf32=arguments.tf32, device_types=device_types,
+                model, inputs, dynamic=axes, dims=dims, fp16=arguments.fp16, tf32=arguments.tf32, device_types=device_types,
                 default_device_type=default, dla_core=arguments.dla_core, gpu_fallback=not arguments.no_gpu_fallback,
                 optimization_level=arguments.optimization_level,
                 workspace=None if arguments.workspace is None else arguments.workspace * 2**20,
@@ -207,16 +215,6 @@ def _times(model: nn.Module | str, module: EdgeModule | PartitionedModule, input
     ]
 
 
-def _shape(text: str) -> tuple[int, ...]:
-    try:
-        shape = tuple(int(size) for size in text.lower().split("x")) if text else ()
-    except ValueError:
-        shape = (-1,)
-    if any(size < 1 for size in shape):
-        raise argparse.ArgumentTypeError(f"{text!r} is no shape; write positive sizes with x between them, e.g. 1x3x224x224")
-    return shape
-
-
 def _placement(text: str) -> tuple[str, str]:
     path, found, device = text.rpartition("=")
     if not found or device not in ("GPU", "DLA"):
@@ -241,18 +239,6 @@ def declared(arguments: argparse.Namespace) -> tuple[list[tuple[int, ...]], list
         raise ConfigError(f"--dtype is given {len(names)} times for {count} inputs; give it once, or once per --shape")
     dtypes = [DTYPES[name] for name in (names * count if len(names) == 1 else names)]
     return arguments.shape, [torch.float16 if arguments.half and d == torch.float32 else d for d in dtypes]
-
-
-def drawn(shapes: Sequence[Sequence[int]], dtypes: Sequence[torch.dtype], as_list: bool) -> list[Any]:
-    """Random inputs; ``as_list``: one list of them is the only input."""
-    inputs = [_draw(shape, dtype) for shape, dtype in zip(shapes, dtypes)]
-    return [inputs] if as_list else inputs
-
-
-def _draw(shape: Sequence[int], dtype: torch.dtype) -> torch.Tensor:
-    if dtype.is_floating_point:
-        return torch.randn(*shape).to(dtype)
-    return torch.randint(0, 2 if dtype == torch.bool else 10, tuple(shape)).to(dtype)
 
 
 def check_writable(path: str | None) -> None:

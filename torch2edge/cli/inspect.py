@@ -8,6 +8,7 @@ from typing import Any
 
 from ..report import Report, table
 from ..run import read
+from ..sizes import shape_text
 
 __all__ = ["add_inspect"]
 
@@ -22,6 +23,12 @@ def add_inspect(commands: Any, common: argparse.ArgumentParser) -> None:
     command.add_argument("file", metavar="FILE.engine")
     command.add_argument("--json", action="store_true", help="the file's header as JSON")
     command.set_defaults(run=_run)
+
+
+def _shape(sizes: list[Any]) -> str:
+    if any(isinstance(size, list) for size in sizes):
+        return shape_text(sizes)
+    return "x".join(map(str, sizes)) or "scalar"
 
 
 def _run(arguments: argparse.Namespace) -> int:
@@ -40,7 +47,8 @@ def _run(arguments: argparse.Namespace) -> int:
     ]
     width = max(len(name) for name, _ in made)
     print("\n".join(f"{name.ljust(width)}  {value}" for name, value in made))
-    rows = [[kind, row["name"], row["dtype"], "x".join(map(str, row["shape"])) or "scalar", row["binding"] or "(not used)"]
+    rows = [[kind, row["name"], row["dtype"], _shape(row["shape"]),
+             row["binding"] or "(not used)"]
             for kind, key in (("input", "inputs"), ("output", "outputs")) for row in metadata[key]]  # fmt: skip
     print("\n" + table(["", "name", "dtype", "shape", "binding"], rows))
     print("\n" + str(Report.from_dict(metadata["report"])))

@@ -10,7 +10,8 @@ import torch
 from ..api import plan
 from ..errors import ConfigError
 from ..partition import MIN_OPS
-from .convert import add_model, check_writable, declared, drawn, module_of, write_json
+from .convert import add_model, check_writable, declared, module_of, write_json
+from .shape import example_inputs
 
 __all__ = ["add_plan"]
 
@@ -40,7 +41,10 @@ def _run(arguments: argparse.Namespace) -> int:
     shapes, dtypes = declared(arguments)
     check_writable(arguments.json)
     torch.manual_seed(0)
-    made = plan(module_of(arguments), drawn(shapes, dtypes, arguments.list), min_ops=arguments.min_ops)
+    inputs, axes, _ = example_inputs(shapes, dtypes)
+    if axes:
+        raise ConfigError("plan: --shape takes fixed sizes here; the parts of a partitioned model have fixed shapes")
+    made = plan(module_of(arguments), [inputs] if arguments.list else inputs, min_ops=arguments.min_ops)
     write_json(arguments.json, made)
     if arguments.json != "-":
         print(made)

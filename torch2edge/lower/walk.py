@@ -224,8 +224,8 @@ def _no_new_guard(environment: Any, names: Mapping[str, str]) -> Iterator[None]:
     if environment and len(environment.guards) > before:
         guard = environment.guards[-1]
         raise ConversionError(
-            f"it converts only where {text(expression(guard.expr, names))}, which a dynamic axis leaves open: give that axis one size, or convert an "
-            "engine for each size"
+            f"it converts only where {text(expression(guard.expr, names))}, which a dynamic axis leaves open: give that axis "
+            "one size, or convert an engine for each size"
         )
 
 

@@ -15,9 +15,11 @@ from torch import nn
 from .._trt import why_not_executable
 from ..errors import EngineFileError, ExecutionError, InputError
 from ..report import Report
+from ..sizes import shape_text
 from ..structure import arrange, call_names, flatten_call, same, text, unflatten
 from .engine_file import check_built_for_here, describe, pack, unpack, write
 from .runner import Runner
+from .sizes import Sizes
 
 __all__ = ["EdgeModule", "ReferenceWarning"]
 
@@ -58,10 +60,12 @@ class EdgeModule(nn.Module):
         self._plan, self.metadata = plan, metadata
         self._runner: Runner | None = None
         self._simple = False
+        self._sizes: Sizes | None = None
         if not metadata:
             return
         self._inputs = [(i["name"], _dtype(i["dtype"]), tuple(i["shape"]), i["binding"]) for i in metadata["inputs"]]
         self._outputs = [(o["binding"], _dtype(o["dtype"]), tuple(o["shape"])) for o in metadata["outputs"]]
+        self._sizes = Sizes(metadata) if metadata.get("dims") else None
         args, kwargs = metadata["input_structure"]["items"]
         self._simple = not kwargs["items"] and all(item["kind"] == "tensor" for item in args["items"])
 
@@ -80,7 +84,8 @@ class EdgeModule(nn.Module):
         """The outputs, nested as the original module's.
 
         Raises:
-            InputError: inputs of another structure, shape, dtype or device than the engine was built for.
+            InputError: inputs of another structure, dtype or device than the engine was built for, or of a shape outside of
+                its ranges.
             ExecutionError: nothing here can run the engine.
         """
         if not self.metadata:
@@ -89,10 +94,11 @@ class EdgeModule(nn.Module):
         for tensor, (name, dtype, shape, _) in zip(tensors, self._inputs):
             if tensor.layout != torch.strided or tensor.device.type not in ("cpu", "cuda"):
                 raise InputError(f"{name} is {tensor.layout} on {tensor.device}; an engine takes dense CUDA or CPU tensors")
-            if tensor.shape != shape or tensor.dtype != dtype:
+            if tensor.dtype != dtype or (tensor.shape != shape and self._sizes is None):
+                fixed = ", and its shapes are fixed. Convert the model for this shape" if self._sizes is None else ""
                 raise InputError(
-                    f"{name} is {tensor.dtype} {tuple(tensor.shape)}; the engine was built for {dtype} {shape}, and its "
-                    "shapes are fixed. Convert the model for this shape."
+                    f"{name} is {tensor.dtype} {tuple(tensor.shape)}; the engine was built for {dtype} "
+                    f"{shape_text(shape)}{fixed}."
                 )
             if tensor.device != tensors[0].device:
                 raise InputError(f"{name} is on {tensor.device}, but {self._inputs[0][0]} on {tensors[0].device}")
@@ -130,6 +136,7 @@ class EdgeModule(nn.Module):
 
     def _run(self, tensors: list[torch.Tensor]) -> list[torch.Tensor]:
         device = tensors[0].device
+        profile = self._sizes.profile(tensors) if self._sizes else None
         if self._fallback is not None and why_not_executable():
             self._warn()
             return [t.to(device) for t in self._fallback([t.cpu() for t in tensors])]
@@ -137,8 +144,8 @@ class EdgeModule(nn.Module):
             if self._runner is None:
                 self._runner = self._make_runner()
         if device.type == "cuda":
-            return self._runner(tensors)
-        return [t.cpu() for t in self._runner([t.cuda() for t in tensors])]
+            return self._runner(tensors, profile)
+        return [t.cpu() for t in self._runner([t.cuda() for t in tensors], profile)]
 
     def _make_runner(self) -> Runner:
         reason = why_not_executable()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -17,13 +18,24 @@ ALIGNMENT = 256  # bytes; IExecutionContext.set_tensor_address requires it
 INT32 = torch.iinfo(torch.int32)
 
 
+@dataclass
+class _Context:
+    """An execution context of one thread."""
+
+    raw: Any
+    stream: torch.cuda.Stream  # of its last use
+    done: torch.cuda.Event  # that use
+    input_shapes: tuple[tuple[int, ...], ...] | None = None  # what it was told last, where shapes are dynamic
+    output_shapes: list[tuple[int, ...]] = field(default_factory=list)
+
+
 class Runner:
-    """An engine with one execution context per thread.
+    """An engine with one execution context per thread, and per optimization profile where it has dynamic shapes.
 
     Args:
         plan: the serialized engine.
         inputs: name and torch dtype per input; the name is "" for one that the engine does not take.
-        outputs: name, torch dtype and shape per output.
+        outputs: name, torch dtype and shape per output; the shape is asked of TensorRT where shapes are dynamic.
         dla_core: the DLA core to run on, or None.
 
     Raises:
@@ -32,7 +44,7 @@ class Runner:
 
     def __init__(
         self, plan: bytes, inputs: Sequence[tuple[str, torch.dtype]],
-        outputs: Sequence[tuple[str, torch.dtype, tuple[int, ...]]], dla_core: int | None = None,
+        outputs: Sequence[tuple[str, torch.dtype, tuple[Any, ...]]], dla_core: int | None = None,
     ) -> None:  # fmt: skip
         reason = why_not_executable()
         if reason:
@@ -52,25 +64,48 @@ class Runner:
         """TensorRT's ICudaEngine."""
         return self._engine
 
-    def context(self) -> Any:
+    def context(self, profile: int | None = None) -> Any:
         """The IExecutionContext with which this thread's calls run."""
-        return self._context(torch.cuda.current_stream())
+        return self._context(torch.cuda.current_stream(), profile).raw
 
-    def _context(self, stream: torch.cuda.Stream) -> Any:
-        """This thread's context, safe to use on ``stream``: its work on another stream is waited for."""
-        local = self._contexts
-        if not hasattr(local, "context"):
-            local.context = self._engine.create_execution_context()
-            if local.context is None:
+    def _context(self, stream: torch.cuda.Stream, profile: int | None) -> _Context:
+        """This thread's context for a profile, safe to use on ``stream``: its work on another stream is waited for."""
+        held: dict[int | None, _Context] = vars(self._contexts).setdefault("held", {})
+        if profile not in held:
+            raw = self._engine.create_execution_context()
+            if raw is None:
                 raise ExecutionError("TensorRT gave no execution context: " + "; ".join(last_errors(2)))
-            local.stream, local.done = stream, torch.cuda.Event()
-        if local.stream != stream:
-            stream.wait_event(local.done)
-            local.stream = stream
-        return local.context
+            if profile is not None and not raw.set_optimization_profile_async(profile, stream.cuda_stream):
+                raise ExecutionError(f"TensorRT refused the optimization profile {profile}: " + "; ".join(last_errors(2)))
+            held[profile] = _Context(raw, stream, torch.cuda.Event())
+            held[profile].done.record(stream)
+        context = held[profile]
+        if context.stream != stream:
+            stream.wait_event(context.done)
+            context.stream = stream
+        return context
 
-    def __call__(self, tensors: Sequence[torch.Tensor]) -> list[torch.Tensor]:
+    def _output_shapes(self, context: _Context, shapes: tuple[tuple[int, ...], ...]) -> list[tuple[int, ...]]:
+        """The shapes of the outputs for these shapes of the inputs that the engine takes, which the context is told."""
+        if context.input_shapes == shapes:
+            return context.output_shapes
+        context.input_shapes = None
+        names = [name for name, _ in self._inputs if name]
+        for name, shape in zip(names, shapes):
+            if not context.raw.set_input_shape(name, shape):
+                raise ExecutionError(f"TensorRT refused the shape {shape} of {name}: " + "; ".join(last_errors(2)))
+        missing = context.raw.infer_shapes()
+        if missing:
+            raise ExecutionError(f"TensorRT cannot tell all shapes: {', '.join(missing)}: " + "; ".join(last_errors(2)))
+        context.output_shapes = [tuple(context.raw.get_tensor_shape(name)) for name, _, _ in self._outputs]
+        context.input_shapes = shapes
+        return context.output_shapes
+
+    def __call__(self, tensors: Sequence[torch.Tensor], profile: int | None = None) -> list[torch.Tensor]:
         """Outputs for CUDA tensors of the right shapes and dtypes, enqueued on the current stream.
+
+        Args:
+            profile: the optimization profile that takes these shapes; None for an engine with fixed shapes.
 
         Raises:
             InputError: an int64 value does not fit into the INT32 that TensorRT carries it in.
@@ -79,20 +114,24 @@ class Runner:
         device = tensors[0].device
         with torch.cuda.device(device):
             stream = torch.cuda.current_stream(device)
-            context = self._context(stream)
+            held = self._context(stream, profile)
+            context = held.raw
             kept: list[torch.Tensor] = []  # TensorRT keeps no reference to what it reads and writes
             for (name, dtype), tensor in zip(self._inputs, tensors):
                 if name:
                     kept.append(_ready(tensor, dtype, name))
                     context.set_tensor_address(name, kept[-1].data_ptr())
+            shapes = [shape for _, _, shape in self._outputs]
+            if profile is not None:
+                shapes = self._output_shapes(held, tuple(tuple(t.shape) for t in kept))
             results = []
-            for name, dtype, shape in self._outputs:
+            for (name, dtype, _), shape in zip(self._outputs, shapes):
                 results.append(torch.empty(shape, dtype=carried(dtype), device=device))
                 kept.append(results[-1] if results[-1].numel() else torch.empty(1, device=device))  # no null addresses
                 context.set_tensor_address(name, kept[-1].data_ptr())
             if not context.execute_async_v3(stream.cuda_stream):
                 raise ExecutionError("TensorRT could not run the engine:\n" + "\n".join(f"  {line}" for line in last_errors()))
-            self._contexts.done.record(stream)
+            held.done.record(stream)
             for tensor in kept:  # the allocator must not hand their memory to another stream before this one has passed
                 tensor.record_stream(stream)
             return [r.to(dtype) for r, (_, dtype, _) in zip(results, self._outputs)]

@@ -19,7 +19,7 @@ from ..errors import InputError
 from ..structure import Structure, flatten, flatten_call, text
 from .compiled import eager_only
 from .state import unchanged
-from .tracer import storage_key
+from .tensor import storage_key
 
 __all__ = ["Call", "Seen", "observe"]
 

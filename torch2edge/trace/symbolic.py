@@ -43,7 +43,7 @@ class Symbols:
 
         self.dynamic = dynamic
         self.here: Callable[[], str] = caller
-        self._env = ShapeEnv(duck_shape=False)
+        self._env = ShapeEnv(duck_shape=False, allow_scalar_outputs=False, allow_dynamic_output_shape_ops=False)
         self._noted = _Noted(self)
         self._env.guards = self._noted
         self.mode = FakeTensorMode(shape_env=self._env, allow_non_fake_inputs=True)
@@ -182,7 +182,13 @@ def _matmul(self: torch.Tensor, other: torch.Tensor) -> torch.Tensor:
 
 
 # Shape rules in the place of PyTorch's, which for symbolic sizes ask what makes no difference.
+def _max_pool1d(x: Any, *args: Any, **kwargs: Any) -> Any:
+    """Its kernel in C++ reads the length as a plain integer; that of the form with indices does not."""
+    return torch.ops.aten.max_pool1d_with_indices.default(x, *args, **kwargs)[0]
+
+
 _RULES: dict[Any, Callable[..., Any]] = {
+    torch.ops.aten.max_pool1d.default: _max_pool1d,
     torch.ops.aten.linear.default: _linear, torch.ops.aten.matmul.default: _matmul,
 }  # fmt: skip
 
@@ -214,8 +220,8 @@ def without_needless_guards() -> Iterator[None]:
     if before is None:
         yield
         return
-    rules.div_rtn = lambda x, y: x // y  # type: ignore[attr-defined]
+    rules.div_rtn = lambda x, y: x // y
     try:
         yield
     finally:
-        rules.div_rtn = before  # type: ignore[attr-defined]
+        rules.div_rtn = before

@@ -9,7 +9,7 @@ import torch
 
 from ..graph import Value
 
-__all__ = ["Buffer", "Link", "Traced"]
+__all__ = ["Buffer", "Link", "Traced", "storage_key", "tensors_in"]
 
 
 @dataclass(eq=False, slots=True)
@@ -72,3 +72,23 @@ class Traced(torch.Tensor):
             f"{func} met a tensor of torch2edge's tracing outside of the traced forward: was it kept in an attribute, "
             "or handed to another thread?"
         )
+
+
+def storage_key(tensor: torch.Tensor) -> int:
+    """Identifies the memory of a tensor."""
+    return tensor.untyped_storage()._cdata  # type: ignore[no-any-return]
+
+
+def tensors_in(tree: Any) -> list[torch.Tensor]:
+    """All tensors in nested tuples, lists and dicts."""
+    found: list[torch.Tensor] = []
+    stack: list[Any] = [tree]
+    while stack:
+        item = stack.pop()
+        if isinstance(item, torch.Tensor):
+            found.append(item)
+        elif isinstance(item, (tuple, list)):
+            stack.extend(reversed(item))
+        elif isinstance(item, dict):
+            stack.extend(reversed(list(item.values())))
+    return found

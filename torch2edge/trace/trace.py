@@ -21,7 +21,8 @@ from .hooks import module_paths
 from .source import innermost, place
 from .state import RefuseDataAssignment, held_tensors, no_draws, unchanged
 from .symbolic import Symbols, without_needless_guards
-from .tracer import Tracer, finish, storage_key
+from .tensor import storage_key
+from .tracer import Tracer
 from .whole import whole_functions
 
 __all__ = ["trace"]
@@ -94,7 +95,7 @@ def _trace(
         if not flat:
             raise TraceError(f"the model returns no tensor, but {text(output_structure)}: an engine would have no output")
         with tracer:
-            inputs, outputs = finish(tracer, stand_ins, flat)
+            inputs, outputs = [t.value for t in stand_ins], [tracer.read(t) for t in flat]
     graph = Graph(
         inputs, tracer.ops, outputs, names, leaf_names(output_structure, "output"), structure, output_structure,
         {path: type(m).__name__ for path, m in model.named_modules()},

@@ -9,7 +9,7 @@ All others are real and computed for real, so they become constants and nothing 
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -21,14 +21,22 @@ from ..graph import Constant, Op, Value, map_tensors
 from ..sizes import has_symbolic, settle
 from .complex import Pair, complex_form
 from .functional import (
-    FACTORIES, FILLS, SAME_VALUE, core_decompositions, filled, functional_form, is_random, schema_of, static_index,
-)  # fmt: skip
+    FACTORIES,
+    FILLS,
+    SAME_VALUE,
+    core_decompositions,
+    filled,
+    functional_form,
+    is_random,
+    schema_of,
+    static_index,
+)
 from .source import caller, place
 from .symbolic import Symbols
-from .tensor import Buffer, Link, Traced
+from .tensor import Buffer, Link, Traced, storage_key, tensors_in
 from .views import as_strided, write_through
 
-__all__ = ["Tracer", "finish", "storage_key", "tensors_in"]
+__all__ = ["Tracer"]
 
 aten = torch.ops.aten
 _READS = {
@@ -412,28 +420,3 @@ class Tracer(TorchDispatchMode):
         owner = Traced(meta, value, Buffer(value, meta, target.device, hidden=self.depth > 0))
         self._promoted[storage_key(target)] = (owner, target)  # the tensor is kept: its memory must not be used again
         return self._current(target)
-
-
-def storage_key(tensor: torch.Tensor) -> int:
-    """Identifies the memory of a tensor."""
-    return tensor.untyped_storage()._cdata  # type: ignore[no-any-return]
-
-
-def tensors_in(tree: Any) -> list[torch.Tensor]:
-    """All tensors in nested tuples, lists and dicts."""
-    found: list[torch.Tensor] = []
-    stack: list[Any] = [tree]
-    while stack:
-        item = stack.pop()
-        if isinstance(item, torch.Tensor):
-            found.append(item)
-        elif isinstance(item, (tuple, list)):
-            stack.extend(reversed(item))
-        elif isinstance(item, dict):
-            stack.extend(reversed(list(item.values())))
-    return found
-
-
-def finish(tracer: Tracer, inputs: Sequence[Traced], outputs: Sequence[torch.Tensor]) -> tuple[list[Value], list[Any]]:
-    """Values of the inputs and outputs once the forward is over."""
-    return [t.value for t in inputs], [tracer.read(t) for t in outputs]

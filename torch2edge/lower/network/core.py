@@ -132,6 +132,7 @@ class Core:
     def _added(self) -> list[Layer]:
         """The layers of the op at hand so far, without the sizes that were computed for it."""
         return [a for a in self.layers[self._first :] if (a.module, a.op) == (self._module, self._op)]
+
     def adopt(self, raw: Any, name: str, module: str, op: str, dtype: torch.dtype | None) -> None:
         """Enter a layer that TensorRT's ONNX parser has added to the network: its name, its module's device."""
         raw.name = self._free(name)
@@ -222,7 +223,7 @@ class Core:
                 )
         host = tensor.detach().to(device="cpu", dtype=dtype).to(inside(dtype)).contiguous()
         self._keep.append(host)
-        if host.numel() == 0:
+        if host.numel() == 0:  # the memory of an empty array is somewhere, and TensorRT takes none
             return trt.Weights(data_type)
         if host.dtype == torch.bfloat16:  # NumPy has no such type; every TensorRT that has it takes a pointer
             return trt.Weights(data_type, host.data_ptr(), host.numel())

@@ -119,7 +119,7 @@ class Shapes(Sizes):
             return tensors[0]
         layer = self.layer(self.raw.add_concatenation([t.raw for t in tensors]))
         layer.axis = dim = dim % tensors[0].ndim
-        shape = [n for n in tensors[0].shape]
+        shape = list(tensors[0].shape)
         shape[dim] = sum(t.shape[dim] for t in tensors)
         return self.result(layer, tensors[0].dtype, shape)
 
@@ -242,6 +242,16 @@ class Shapes(Sizes):
         shape = [values.shape[0] if d == dim else 1 for d in range(rank)]  # type: ignore[union-attr]
         return values.reshape(shape) if isinstance(values, torch.Tensor) else self.reshape(values, shape)
 
+    def windows(self, count: int, step: int, size: int, dilation: int) -> Value:
+        """Which elements each of ``count`` windows holds: (count, size) of int64; a constant where ``count`` is."""
+        inside = dilation * torch.arange(size)
+        starts = self.positions(count)
+        if isinstance(starts, torch.Tensor):
+            return step * starts[:, None] + inside
+        first = self._of_two("PROD", starts, self._integers([step]), starts.shape)
+        column = self.reshape(first, (count, 1))
+        return self._of_two("SUM", column, self.constant(inside[None]), (count, size))
+
     def triangle(self, height: int, width: int, diagonal: int = 0, upper: bool = False) -> torch.Tensor | Tensor:
         """True on and below a diagonal of a (height, width) matrix, or on and above it; a constant where the sizes are."""
         if not any(map(is_symbolic, (height, width, diagonal))):
@@ -249,12 +259,8 @@ class Shapes(Sizes):
             return ones.triu(diagonal) if upper else ones.tril(diagonal)
         rows = self.tensor(self.along(self.positions(height), 0, 2))
         columns = self.tensor(self.along(self.positions(width), 1, 2))
-        shift = self.tensor(self.constant(-diagonal, torch.int64, 2))
-        below, above = trt.ElementWiseOperation.LESS, trt.ElementWiseOperation.GREATER
-        reach = self.result(self.layer(self.raw.add_elementwise(columns.raw, shift.raw, trt.ElementWiseOperation.SUM)),
-                            torch.int64, columns.shape)  # fmt: skip
-        layer = self.layer(self.raw.add_elementwise(reach.raw, rows.raw, below if upper else above))
-        outside = self.result(layer, torch.bool, (height, width))
+        reach = self._of_two("SUM", columns, self.constant(-diagonal, torch.int64, 2), columns.shape)
+        outside = self._of_two("LESS" if upper else "GREATER", reach, rows, (height, width), torch.bool)
         inside = self.layer(self.raw.add_unary(outside.raw, trt.UnaryOperation.NOT))
         return self.result(inside, torch.bool, (height, width))
 

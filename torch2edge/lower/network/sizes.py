@@ -6,12 +6,11 @@ integers) becomes elementwise layers on tensors of one element, once per express
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
-from torch.utils._sympy.interp import sympy_interp
-from torch.utils._sympy.reference import PythonReferenceAnalysis
 
 from ..._trt import trt
 from ...errors import ConfigError, ConversionError
@@ -25,6 +24,7 @@ __all__ = ["Sizes"]
 _LIMIT = 2**16  # values of a symbol that an expression is computed for in advance
 _POSITIONS = 2**24  # elements of the constant that positions are cut from
 _FOLDS = {"Add": "SUM", "Mul": "PROD", "Max": "MAX", "Min": "MIN"}
+_INTEGER = {*_FOLDS, "FloorDiv", "CleanDiv", "Mod", "PythonMod", "ModularIndexing"}  # sympy's and PyTorch's functions
 
 
 class Sizes(Core):
@@ -103,7 +103,7 @@ class Sizes(Core):
 
     def _symbol(self, symbol: Any) -> Tensor:
         if symbol not in self._axes:
-            raise ConversionError(f"the size {symbol} belongs to no axis of an input, so an engine cannot know it")
+            raise ConversionError(f"the size {self.told(symbol)} belongs to no axis of an input, so an engine cannot know it")
         raw, axis = self._axes[symbol]
         if raw.name not in self._shapes:
             self._shapes[raw.name] = self.result(self.layer(self.raw.add_shape(raw)), torch.int64)
@@ -112,46 +112,38 @@ class Sizes(Core):
 
     def _operation(self, expr: Any, size: Any) -> Tensor:
         kind, args = type(expr).__name__, expr.args
-        if not all(arg.is_integer for arg in args):
-            return self._staircase(expr, size)
-        parts = lambda: [self._computed(arg, size) for arg in args]  # noqa: E731
-        if kind in _FOLDS:
-            first, *others = parts()
-            for other in others:
-                first = self._of_two(_FOLDS[kind], first, other)
-            return first
-        if kind in ("FloorDiv", "CleanDiv"):
-            return self._of_two("FLOOR_DIV", *parts())
-        if kind in ("Mod", "PythonMod"):
-            return self._rest(*parts())
-        if kind == "ModularIndexing":
-            base, divisor, modulus = parts()
-            return self._rest(self._of_two("FLOOR_DIV", base, divisor), modulus)
         if kind in ("Pow", "PowByNatural") and args[1].is_Integer and 0 < int(args[1]) < 8:
-            base = self._computed(args[0], size)
-            result = base
-            for _ in range(int(args[1]) - 1):
-                result = self._of_two("PROD", result, base)
-            return result
-        return self._staircase(expr, size)
+            kind, args = "Mul", [args[0]] * int(args[1])
+        if kind not in _INTEGER or not all(arg.is_integer for arg in args):
+            return self._staircase(expr, size)
+        parts = [self._computed(arg, size) for arg in args]
+        if kind in _FOLDS:
+            return functools.reduce(functools.partial(self._of_two, _FOLDS[kind]), parts)
+        if kind in ("Mod", "PythonMod"):
+            return self._rest(*parts)
+        quotient = self._of_two("FLOOR_DIV", parts[0], parts[1])
+        return quotient if kind != "ModularIndexing" else self._rest(quotient, parts[2])
 
-    def _of_two(self, kind: str, a: Tensor, b: Tensor) -> Tensor:
+    def _of_two(
+        self, kind: str, a: Tensor, b: Tensor, shape: Sequence[Any] = (1,), dtype: torch.dtype = torch.int64
+    ) -> Tensor:
         layer = self.layer(self.raw.add_elementwise(a.raw, b.raw, getattr(trt.ElementWiseOperation, kind)))
-        return self.result(layer, torch.int64)
+        return self.result(layer, dtype, shape)
 
     def _rest(self, a: Tensor, b: Tensor) -> Tensor:
         return self._of_two("SUB", a, self._of_two("PROD", self._of_two("FLOOR_DIV", a, b), b))
 
     def _staircase(self, expr: Any, size: Any) -> Tensor:
-        """An expression with floats in it, as ``floor((p * symbol + r) / q)``, checked for every value of the symbol."""
+        """An expression with floats in it, as ``floor((p * symbol + r) / q)`` where that is right for every value of the
+        symbol; else (0.7 * 90 is 62.99... for Python) from a table."""
         symbol, values = self._every_value(expr, size)
-        fitted = _fit_staircase({n: int(v) for n, v in values.items()})
+        whole = {n: int(v) for n, v in values.items()}
+        index, fitted = self._computed(symbol, size), _fit_staircase(whole)
         if fitted is None:
-            raise ConversionError(
-                f"the size {expr} is no whole multiple of an input's size, rounded: TensorRT computes sizes with integers"
-            )
+            table = [whole.get(n, 0) for n in range(max(whole) + 1)]
+            return self.result(self.layer(self.raw.add_gather(self._integers(table).raw, index.raw, 0)), torch.int64)
         p, q, r = fitted
-        product = self._of_two("PROD", self._computed(symbol, size), self._integers([p]))
+        product = self._of_two("PROD", index, self._integers([p]))
         return self._of_two("FLOOR_DIV", self._of_two("SUM", product, self._integers([r])), self._integers([q]))
 
     def _every_value(self, expr: Any, size: Any) -> tuple[Any, dict[int, float]]:
@@ -160,9 +152,14 @@ class Sizes(Core):
         Raises:
             ConversionError: there are several symbols, or too many values.
         """
+        from torch.utils._sympy.interp import sympy_interp
+        from torch.utils._sympy.reference import PythonReferenceAnalysis
+
         found = sorted(expr.free_symbols, key=str)
         if len(found) > 1:
-            raise ConversionError(f"the number {expr} is computed with floats from several sizes; round each of them first")
+            raise ConversionError(
+                f"the number {self.told(expr)} is computed with floats from several sizes; round each of them first"
+            )
         low, high = self.range_of(found[0], size)
         return found[0], {n: sympy_interp(PythonReferenceAnalysis, {found[0]: n}, expr) for n in range(low, high + 1)}
 
@@ -174,7 +171,8 @@ class Sizes(Core):
         """
         found = size.node.shape_env.var_to_range[symbol]
         if not found.upper.is_finite or found.upper > _LIMIT:
-            raise ConversionError(f"the size {symbol} has no upper end below {_LIMIT}; give its dynamic axis a smaller max")
+            told = self.told(symbol)
+            raise ConversionError(f"the size {told} has no upper end below {_LIMIT}; give its dynamic axis a smaller max")
         return (1 if found.lower == 2 else int(found.lower)), int(found.upper)
 
     def _tabulated(self, value: Any) -> Tensor:
@@ -203,8 +201,8 @@ class Sizes(Core):
         """
         if is_symbolic(size):
             raise ConversionError(
-                f"{what} must be known when the engine is built, but it is {self.told(size)}, which depends on a dynamic axis: "
-                "give that axis one size, or convert an engine for each size"
+                f"{what} must be known when the engine is built, but it is {self.told(size)}, which depends on a "
+                "dynamic axis: give that axis one size, or convert an engine for each size"
             )
         return int(size)
 
@@ -214,7 +212,9 @@ class Sizes(Core):
             return torch.arange(count)
         _, most = bounds(count)
         if most is None or most > _POSITIONS:
-            raise ConversionError(f"positions up to {self.told(count)}, which has no upper end below {_POSITIONS}; give a smaller max")
+            raise ConversionError(
+                f"positions up to {self.told(count)}, which has no upper end below {_POSITIONS}; give a smaller max"
+            )
         layer = self.layer(self.raw.add_slice(self._all_positions(most).raw, (0,), (1,), (1,)))
         layer.set_input(2, self.size_tensor([count]).raw)
         return self.result(layer, torch.int64, shape=(count,))
@@ -236,4 +236,3 @@ def _fit_staircase(values: dict[int, int]) -> tuple[int, int, int] | None:
             if least <= greatest:
                 return p, q, 0 if least <= 0 <= greatest else least
     return None
-

@@ -41,15 +41,15 @@ class Spatial(Matrix):
         ``padding`` goes to both ends of each axis, or only to the start where ``end_padding`` is given.
         """
         t = self.image(x, len(stride))
-        kernel = self._flat(tuple(weight.shape[2:]), 1)  # type: ignore[union-attr]
+        kernel = tuple(weight.shape[2:])  # type: ignore[union-attr]
         held = self.weights(weight if isinstance(weight, torch.Tensor) else None, t.dtype)
         layer = self.layer(
-            self.raw.add_convolution_nd(t.raw, weight.shape[0], kernel, held, self.weights(bias, t.dtype))  # type: ignore[union-attr]
+            self.raw.add_convolution_nd(t.raw, weight.shape[0], self._flat(kernel, 1), held, self.weights(bias, t.dtype))  # type: ignore[union-attr]
         )
         ends = end_padding or padding
         space = [
             (n + before + after - d * (k - 1) - 1) // s + 1
-            for n, k, s, before, after, d in zip(t.shape[-len(stride) :], weight.shape[2:], stride, padding, ends, dilation)  # type: ignore[union-attr]
+            for n, k, s, before, after, d in zip(t.shape[-len(stride) :], kernel, stride, padding, ends, dilation)
         ]
         return self._convolved(layer, t, weight, bias, stride, padding, ends, dilation, groups, space)
 
@@ -63,15 +63,14 @@ class Spatial(Matrix):
         """
         dtype = self.tensor(x).dtype
         t = self.image(self.cast(x, torch.float32 if dtype == torch.bfloat16 else dtype), len(stride))
-        kernel = self._flat(tuple(weight.shape[2:]), 1)  # type: ignore[union-attr]
+        kernel = tuple(weight.shape[2:])  # type: ignore[union-attr]
         held = self.weights(weight if isinstance(weight, torch.Tensor) else None, t.dtype)
         maps = weight.shape[1] * groups  # type: ignore[union-attr]
-        layer = self.layer(self.raw.add_deconvolution_nd(t.raw, maps, kernel, held, self.weights(bias, t.dtype)))
+        biases = self.weights(bias, t.dtype)
+        layer = self.layer(self.raw.add_deconvolution_nd(t.raw, maps, self._flat(kernel, 1), held, biases))
         space = [
             (n - 1) * s - before - after + d * (k - 1) + 1
-            for n, k, s, before, after, d in zip(
-                t.shape[-len(stride) :], weight.shape[2:], stride, padding, end_padding, dilation  # type: ignore[union-attr]
-            )
+            for n, k, s, before, after, d in zip(t.shape[-len(stride) :], kernel, stride, padding, end_padding, dilation)
         ]
         result = self._convolved(layer, t, weight, bias, stride, padding, end_padding, dilation, groups, space)
         return self.cast(result, dtype)

@@ -10,11 +10,17 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
-from torch.fx.experimental.symbolic_shapes import bound_sympy, statically_known_true
 
 __all__ = ["at_least", "bounds", "broadcast", "expression", "is_symbolic", "same", "same_shape", "symbols"]
 
 _SYMBOLIC = (torch.SymInt, torch.SymFloat)
+
+
+def _known(condition: Any) -> bool:
+    """Whether a comparison of symbolic sizes holds whatever they are."""
+    from torch.fx.experimental.symbolic_shapes import statically_known_true  # with it comes sympy, which takes long
+
+    return bool(statically_known_true(condition))
 
 
 def is_symbolic(value: Any) -> bool:
@@ -30,7 +36,7 @@ def expression(value: Any) -> Any:
 def same(a: Any, b: Any) -> bool:
     """Whether two sizes are equal whatever the inputs' sizes are."""
     if is_symbolic(a) or is_symbolic(b):
-        return bool(statically_known_true(a == b))
+        return _known(a == b)
     return bool(a == b)
 
 
@@ -41,7 +47,7 @@ def same_shape(a: Sequence[Any], b: Sequence[Any]) -> bool:
 
 def at_least(size: Any, limit: int) -> bool:
     """Whether ``size`` is at least ``limit`` whatever the inputs' sizes are."""
-    return bool(statically_known_true(size >= limit)) if is_symbolic(size) else bool(size >= limit)
+    return _known(size >= limit) if is_symbolic(size) else bool(size >= limit)
 
 
 def symbols(tree: Any) -> set[Any]:
@@ -57,6 +63,8 @@ def bounds(value: Any) -> tuple[int | None, int | None]:
     """The least and the greatest value that a size can have; None where nothing bounds it."""
     if not is_symbolic(value):
         return value, value
+    from torch.utils._sympy.value_ranges import bound_sympy
+
     found = bound_sympy(expression(value), value.node.shape_env.var_to_range)
     return tuple(int(end) if end.is_finite and end.is_integer else None for end in (found.lower, found.upper))  # type: ignore[return-value]
 
