@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import torch
-from support.gpu import needs_gpu
+from support.gpu import FAST, needs_gpu
 from support.onnx_models import Block, Nested, aten, nested_call, seeded, take_away, write
 from torch import nn
 
@@ -15,7 +15,6 @@ import torch2edge
 
 pytest.importorskip("onnxslim")
 pytestmark = [pytest.mark.gpu, needs_gpu]
-FAST = {"optimization_level": 0}
 
 
 @pytest.mark.parametrize("exporter", ["torchscript", "dynamo"])
