@@ -13,7 +13,8 @@ import pytest
 
 ROOT = Path(__file__).parent.parent
 STAGES = ("trace", "lower", "build", "run", "check", "dla", "bench", "integrations")
-GROUND = {f"torch2edge.{name}" for name in ("options", "errors", "report", "_trt", "structure", "graph", "shapes", "sizes", "inputs")}
+FLOOR = ("options", "errors", "report", "_trt", "structure", "graph", "shapes", "sizes", "inputs")
+GROUND = {f"torch2edge.{name}" for name in FLOOR}
 FOR_CONVERTERS = {"torch2edge.lower.registry", "torch2edge.lower.network", "torch2edge.graph"}
 
 

@@ -40,9 +40,7 @@ def flatten(value: Any, name: str = "value", leaf: Any = torch.Tensor) -> tuple[
     return tensors, _describe(value, tensors, name, leaf)
 
 
-def flatten_call(
-    args: Sequence[Any], kwargs: Mapping[str, Any], leaf: Any = torch.Tensor
-) -> tuple[list[Any], Structure]:
+def flatten_call(args: Sequence[Any], kwargs: Mapping[str, Any], leaf: Any = torch.Tensor) -> tuple[list[Any], Structure]:
     """The same for the arguments of a call; ``unflatten`` gives a dict with ``args`` (a list) and ``kwargs``."""
     (first, positional), (rest, by_name) = flatten(list(args), "args", leaf), flatten(dict(kwargs), "kwargs", leaf)
     return first + rest, {"kind": "dict", "keys": ["args", "kwargs"], "items": [positional, by_name]}
