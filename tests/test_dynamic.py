@@ -124,10 +124,13 @@ def resized(net, x):
 
 
 def unet(net, x):
+    y = F.max_pool2d(net.conv(x).relu(), 2)
+    return torch.cat([F.interpolate(y, size=x.shape[-2:], mode="bilinear", align_corners=False), x], 1)
+
+
+def padded_to_a_multiple(net, x):
     h, w = x.shape[-2:]
-    x = F.pad(x, (0, -w % 4, 0, -h % 4))
-    y = F.interpolate(F.max_pool2d(net.conv(x).relu(), 2), scale_factor=4, mode="bilinear", align_corners=False)
-    return torch.cat([y, x], 1)[:, :, :h, :w]
+    return F.avg_pool2d(F.pad(x, (0, -w % 8, 0, -h % 8)), 8), F.pad(x, (1, 1, 1, 1), mode="reflect")[:, :, :h, :w]
 
 
 def pooled(net, x):
@@ -147,7 +150,7 @@ MODELS = [
     *((f, BT) for f in (perceptron, causal, causal_full, causal_flag, causal_buffer, class_token, heads, rotary, multihead,
                         pieces, repeats, padded, statistics)),
     *((f, IDS) for f in (language_model, positions)),
-    *((f, IMAGE) for f in (resized, unet, pooled, grid, normed)),
+    *((f, IMAGE) for f in (resized, unet, padded_to_a_multiple, pooled, grid, normed)),
 ]  # fmt: skip
 
 
@@ -248,9 +251,7 @@ def test_several_profiles():
 def test_several_profiles_over_two_dims():
     given = Input(("n", "m"), dims={"n": [(1, 1, 2), (4, 4, 4)], "m": [(4, 4, 8), (1, 2, 2)]})
     module = convert(net(lambda net, x: x * 2), [given], **FAST)
-    with pytest.raises(
-        InputError, match=r"no optimization profile of the engine takes n = 4, m = 8: there is n from 1 to 2, m"
-    ):
+    with pytest.raises(InputError, match=r"no optimization profile .* takes n = 4, m = 8: there is n from 1 to 2, m"):
         module(torch.ones(4, 8))
 
 
@@ -297,16 +298,12 @@ def test_the_check_covers_small_large_and_odd_sizes():
 
 
 def test_a_branch_on_size_one_is_refused():
-    with pytest.raises(
-        ConfigError, match=r"with b = 1, t = 6 the model does not do what it does for larger sizes.*begin at 2"
-    ):
+    with pytest.raises(ConfigError, match=r"with b = 1, t = 6 the model does not do what it does .*begin at 2"):
         convert(net(lambda net, x: x * 2 if x.shape[0] == 1 else x), [BT], verify=False)
 
 
 def test_a_squeeze_of_an_axis_that_may_be_one_is_refused():
-    with pytest.raises(
-        ConfigError, match=r"aten\.squeeze.*test_dynamic\.py:\d+, gives the shape \(6, 8\) in the place of \(1, 6, 8\)"
-    ):
+    with pytest.raises(ConfigError, match=r"aten\.squeeze.*test_dynamic\.py:\d+, gives the shape \(6, 8\) in the place"):
         convert(net(lambda net, x: x.squeeze() + 1), [BT], verify=False)
 
 
@@ -328,7 +325,7 @@ def test_the_dla_takes_no_dynamic_shapes():
         with pytest.raises(ConfigError, match="has no DLA support"):
             convert(linear(), [Input(min=(1, 8), opt=(2, 8), max=(5, 8))], default_device_type=trt.DeviceType.DLA)
         return
-    with pytest.raises(ConfigError, match=r"the DLA takes no dynamic shapes, but .*1\.\.5"):
+    with pytest.raises(ConfigError, match=r"the DLA takes no dynamic shapes, but .* of 1 to 5"):
         convert(linear(), [Input(min=(1, 8), opt=(2, 8), max=(5, 8))], default_device_type=trt.DeviceType.DLA)
 
 
@@ -337,10 +334,7 @@ def test_the_dla_takes_no_dynamic_shapes():
     [
         (torch.ones(2, 9), r"axis 1 of x is 9; the engine was built for 8 there"),
         (torch.ones(8), "x has 1 dimensions; the engine was built for 2"),
-        (
-            torch.ones(2, 8).double(),
-            r"x is torch\.float64 \(2, 8\); the engine was built for torch\.float32 \(x\.shape\[0\], 8\)",
-        ),
+        (torch.ones(2, 8).double(), r"x is torch\.float64 \(2, 8\); .* for torch\.float32 \(x\.shape\[0\], 8\)"),
     ],
 )
 def test_calls_that_do_not_fit(x, message):

@@ -13,8 +13,8 @@ import pytest
 
 ROOT = Path(__file__).parent.parent
 STAGES = ("trace", "lower", "build", "run", "check", "dla", "bench", "integrations")
-GROUND_NAMES = ("options", "errors", "report", "_trt", "structure", "graph", "shapes", "sizes", "inputs", "cut")
-GROUND = {f"torch2edge.{name}" for name in GROUND_NAMES}
+FLOOR = ("options", "errors", "report", "_trt", "structure", "graph", "shapes", "sizes", "inputs", "cut")
+GROUND = {f"torch2edge.{name}" for name in FLOOR}
 PUBLIC = {"torch2edge", "torch2edge.api"}  # what the doors to other libraries stand on
 # Its TRTModule is an EdgeModule with another state dict, and it hands the network to its users' converters.
 FOR_TORCH2TRT = {"torch2edge.lower.network", "torch2edge.run", "torch2edge.run.engine_file"}

@@ -46,7 +46,12 @@ class Dim:
         return any(low <= size <= high for low, _, high in ranges)
 
     def __str__(self) -> str:
-        return f"{self.name} in " + " or ".join(f"{low}..{high}" for low, _, high in self.ranges)
+        return f"{self.name} of {self.allowed}"
+
+    @property
+    def allowed(self) -> str:
+        """``1 to 4 or 8 to 16``"""
+        return " or ".join(dict.fromkeys(f"{low} to {high}" for low, _, high in self.ranges))
 
 
 @dataclass

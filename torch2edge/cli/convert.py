@@ -115,8 +115,8 @@ def _run(arguments: argparse.Namespace) -> int:
         say("load the model")
         torch.manual_seed(0)
         model = arguments.model if is_file else module_of(arguments)
-        inputs, axes, dims = example_inputs(shapes, dtypes)
-        inputs = [inputs] if arguments.list else inputs
+        drawn, axes, dims = example_inputs(shapes, dtypes)
+        inputs: list[Any] = [drawn] if arguments.list else list(drawn)
         try:
             module = convert(
                 model, inputs, dynamic=axes, dims=dims, fp16=arguments.fp16, tf32=arguments.tf32, device_types=device_types,

@@ -22,7 +22,7 @@ INT32 = torch.iinfo(torch.int32)
 class _Context:
     """An execution context of one thread."""
 
-    raw: Any
+    context: Any  # IExecutionContext
     stream: torch.cuda.Stream  # of its last use
     done: torch.cuda.Event  # that use
     input_shapes: tuple[tuple[int, ...], ...] | None = None  # what it was told last, where shapes are dynamic
@@ -66,7 +66,7 @@ class Runner:
 
     def context(self, profile: int | None = None) -> Any:
         """The IExecutionContext with which this thread's calls run."""
-        return self._context(torch.cuda.current_stream(), profile).raw
+        return self._context(torch.cuda.current_stream(), profile).context
 
     def _context(self, stream: torch.cuda.Stream, profile: int | None) -> _Context:
         """This thread's context for a profile, safe to use on ``stream``: its work on another stream is waited for."""
@@ -85,21 +85,21 @@ class Runner:
             context.stream = stream
         return context
 
-    def _output_shapes(self, context: _Context, shapes: tuple[tuple[int, ...], ...]) -> list[tuple[int, ...]]:
+    def _output_shapes(self, held: _Context, shapes: tuple[tuple[int, ...], ...]) -> list[tuple[int, ...]]:
         """The shapes of the outputs for these shapes of the inputs that the engine takes, which the context is told."""
-        if context.input_shapes == shapes:
-            return context.output_shapes
-        context.input_shapes = None
+        if held.input_shapes == shapes:
+            return held.output_shapes
+        context, held.input_shapes = held.context, None
         names = [name for name, _ in self._inputs if name]
         for name, shape in zip(names, shapes):
-            if not context.raw.set_input_shape(name, shape):
+            if not context.set_input_shape(name, shape):
                 raise ExecutionError(f"TensorRT refused the shape {shape} of {name}: " + "; ".join(last_errors(2)))
-        missing = context.raw.infer_shapes()
+        missing = context.infer_shapes()
         if missing:
             raise ExecutionError(f"TensorRT cannot tell all shapes: {', '.join(missing)}: " + "; ".join(last_errors(2)))
-        context.output_shapes = [tuple(context.raw.get_tensor_shape(name)) for name, _, _ in self._outputs]
-        context.input_shapes = shapes
-        return context.output_shapes
+        held.output_shapes = [tuple(context.get_tensor_shape(name)) for name, _, _ in self._outputs]
+        held.input_shapes = shapes
+        return held.output_shapes
 
     def __call__(self, tensors: Sequence[torch.Tensor], profile: int | None = None) -> list[torch.Tensor]:
         """Outputs for CUDA tensors of the right shapes and dtypes, enqueued on the current stream.
@@ -115,7 +115,7 @@ class Runner:
         with torch.cuda.device(device):
             stream = torch.cuda.current_stream(device)
             held = self._context(stream, profile)
-            context = held.raw
+            context = held.context
             kept: list[torch.Tensor] = []  # TensorRT keeps no reference to what it reads and writes
             for (name, dtype), tensor in zip(self._inputs, tensors):
                 if name:

@@ -66,9 +66,8 @@ class Sizes:
     @staticmethod
     def _check_range(where: str, size: int, dim: Dim) -> None:
         if not dim.allows(size):
-            allowed = " or ".join(f"{low} to {high}" for low, _, high in dim.ranges)
             raise InputError(
-                f"{where} is {size}; the engine was built for {allowed} there. Convert the model with a wider range."
+                f"{where} is {size}; the engine was built for {dim.allowed} there. Convert the model with a wider range."
             )
 
 

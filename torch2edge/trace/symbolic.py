@@ -18,11 +18,12 @@ import torch
 from ..errors import ConfigError, TraceError
 from ..graph import Graph
 from ..shapes import Dim, Dynamic
-from ..sizes import Constraint, expression, names_in, text
+from ..sizes import Constraint, expression, is_symbolic, names_in, text
 from .source import caller
 
 __all__ = ["Symbols", "without_needless_guards"]
 
+aten = torch.ops.aten
 TRIED = 20_000  # combinations of sizes that a constraint is computed for in advance
 
 
@@ -181,15 +182,27 @@ def _matmul(self: torch.Tensor, other: torch.Tensor) -> torch.Tensor:
     return self.new_empty((*batch, self.shape[-2], other.shape[-1]))
 
 
-# Shape rules in the place of PyTorch's, which for symbolic sizes ask what makes no difference.
-def _max_pool1d(x: Any, *args: Any, **kwargs: Any) -> Any:
-    """Its kernel in C++ reads the length as a plain integer; that of the form with indices does not."""
-    return torch.ops.aten.max_pool1d_with_indices.default(x, *args, **kwargs)[0]
+def _same(self: torch.Tensor, *args: Any, **kwargs: Any) -> torch.Tensor:
+    return self.new_empty(self.shape)
 
 
+def _norm(func: Any, axis: int) -> Callable[..., Any]:
+    """The rule of a normalization: PyTorch's own only where its parameters must fit a symbolic number of channels."""
+
+    def rule(input: torch.Tensor, *args: Any, **kwargs: Any) -> Any:
+        return func(input, *args, **kwargs) if is_symbolic(input.shape[axis]) else _same(input)
+
+    return rule
+
+
+# Shape rules in the place of PyTorch's, which for symbolic sizes ask what makes no difference, or take long.
 _RULES: dict[Any, Callable[..., Any]] = {
-    torch.ops.aten.max_pool1d.default: _max_pool1d,
-    torch.ops.aten.linear.default: _linear, torch.ops.aten.matmul.default: _matmul,
+    aten.linear.default: _linear, aten.matmul.default: _matmul,
+    **{func: _norm(func, 1) for func in (aten.batch_norm.default, aten.group_norm.default, aten.instance_norm.default)},
+    **dict.fromkeys(
+        (aten.relu.default, aten.silu.default, aten.gelu.default, aten.hardtanh.default, aten.hardswish.default,
+         aten.hardsigmoid.default, aten.leaky_relu.default, aten.elu.default), _same,
+    ),
 }  # fmt: skip
 
 

@@ -18,7 +18,8 @@ from ..graph import Function, Op, Value, map_tensors
 from ..structure import flatten
 from .source import caller
 from .tensor import Buffer, Traced
-from .tracer import Tracer, tensors_in
+from .tensor import tensors_in
+from .tracer import Tracer
 
 __all__ = ["record", "whole_functions"]
 

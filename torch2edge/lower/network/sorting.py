@@ -58,7 +58,7 @@ class Sorting(Reductions):
     def _topk(self, rows: Tensor, k: int, descending: bool) -> tuple[Tensor, Tensor]:
         kind = trt.TopKOperation.MAX if descending else trt.TopKOperation.MIN
         layer = self.layer(self.raw.add_topk(rows.raw, kind, k, 2))
-        return self.result(layer, rows.dtype), self.cast(self.result(layer, torch.int32, 1), torch.int64)
+        return self.result(layer, rows.dtype), self.cast(self.result(layer, torch.int32, index=1), torch.int64)
 
     def _by_rank(self, rows: Tensor, k: int, descending: bool) -> tuple[Tensor, Tensor]:
         """An element's rank is the number of elements that come before it; ranks are a permutation, scatter inverts it."""
