@@ -83,8 +83,8 @@ def _trace(
         stand_ins = [tracer.input(t, n, i) for i, (t, n) in enumerate(zip(tensors, names))]
     call = unflatten(structure, stand_ins)
     with (
-        _one_at_a_time, unchanged(model), no_draws(), _eager_attention(), eager_only(), _rules(symbols),
-        torch.inference_mode(),
+        contextlib.closing(tracer), _one_at_a_time, unchanged(model), no_draws(), _eager_attention(), eager_only(),
+        _rules(symbols), torch.inference_mode(),
     ):  # fmt: skip
         with module_paths(model, tracer, module_classes), whole_functions(tracer, functions):
             result = _run(model, call["args"], call["kwargs"], tracer)

@@ -77,6 +77,12 @@ class Tracer(TorchDispatchMode):
         self._made: set[int] = set()  # storage keys of the real tensors that the forward made
         self._constants: dict[int, list[Constant]] = {}  # storage key -> constants recorded of it
 
+    def close(self) -> None:
+        """Let go of every tensor: PyTorch's caches keep a ShapeEnv, and what it can reach, beyond the trace."""
+        self._metas, self._promoted, self._constants, self.refused, self.overwritten = {}, {}, {}, None, []
+        if self._symbols is not None:
+            self._symbols.here = caller
+
     # ---- values -----------------------------------------------------------------------------------------------------
 
     def input(self, tensor: torch.Tensor, name: str, position: int) -> Traced:

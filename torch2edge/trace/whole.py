@@ -17,8 +17,7 @@ from ..errors import ConfigError, InplaceError
 from ..graph import Function, Op, Value, map_tensors
 from ..structure import flatten
 from .source import caller
-from .tensor import Buffer, Traced
-from .tensor import tensors_in
+from .tensor import Buffer, Traced, tensors_in
 from .tracer import Tracer
 
 __all__ = ["record", "whole_functions"]
