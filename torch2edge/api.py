@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import inspect
 import os
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -14,6 +13,8 @@ from torch import nn
 
 from . import _trt
 from ._trt import capabilities, trt
+from .account import metadata, report_of
+from .account import precision as precision_of
 from .build import BuildSession
 from .check.drift import first_drift, parsed_drift
 from .check.onnx_model import OnnxModel
@@ -26,7 +27,7 @@ from .inputs import read_inputs
 from .lower import Lowered, OnnxFile, registry
 from .options import FALLBACKS, Options
 from .partition import MIN_OPS, part_converter, partition, plan
-from .report import DimRow, ModuleRow, Report
+from .report import Report
 from .roads import network, opened
 from .run import EdgeModule, PartitionedModule, read
 from .run.engine_file import FORMAT, check_built_for_here
@@ -183,20 +184,20 @@ def convert(
     graph, lowered, session = road.graph, road.lowered, road.session
     session.place(lowered.network.layers)
     session.add_profiles(lowered.input_names, graph.profiles())
-    precision = _precision(graph, options)
+    precision = precision_of(graph, options)
     note = ""
     if "fp16" in precision and not fp16:
         note = session.follow_dtypes(lowered.network.layers, lowered.network.constants(torch.float32))
     with clock("build"):
         plan = session.build()
     limit = tolerance if tolerance is not None else max(TOLERANCE[p] for p in precision.split("+"))
-    report = _report(graph, lowered, session, precision, len(plan))
+    report = report_of(graph, lowered, session, precision, len(plan))
     report.tolerance, report.timings = limit, clock.seconds
     report.notes[:0] = road.notes
     report.notes += [note] if note else []
     if isinstance(model, OnnxModel):
         report.original = model.evaluator()
-    module = EdgeModule(plan, _metadata(model, graph, lowered, session, report), fallback=_reference(session, lowered))
+    module = EdgeModule(plan, metadata(model, graph, lowered, session, report, FORMAT), fallback=_reference(session, lowered))
     if keep_network:
         module.network, module._kept = session.network, (session, lowered.network)
     if verify:
@@ -276,17 +277,6 @@ def _paths_of(
     return result
 
 
-def _precision(graph: Graph, options: Options) -> str:
-    values = [*graph.inputs, *graph.outputs, *(v for op in graph.ops for v in op.outputs if v is not None)]
-    return _precision_of((v.dtype for v in values), options) or "fp32"
-
-
-def _precision_of(dtypes: Iterable[torch.dtype], options: Options) -> str:
-    short = {torch.float32: "fp32", torch.float16: "fp16", torch.bfloat16: "bf16"}
-    found = {short[d] for d in dtypes if d in short}
-    return "+".join(sorted(found | {"fp16"} if found and options.fp16 else found))
-
-
 def _reference(session: BuildSession, lowered: Lowered) -> Callable[[Sequence[torch.Tensor]], list[torch.Tensor]]:
     """The network computed by the reference executor, torch dtypes in and out."""
     executor: list[ReferenceExecutor] = []
@@ -327,7 +317,7 @@ def _check_size_one(
     model: nn.Module, args: list[Any], kwargs: dict[str, Any], graph: Graph, options: Options, tolerance: float | None
 ) -> None:
     original, examples = _original(model, args, kwargs, graph)
-    precisions = _precision(graph, options).split("+")
+    precisions = precision_of(graph, options).split("+")
     check_size_one(graph, original, examples, tolerance or max(TOLERANCE[p] for p in precisions))
 
 
@@ -374,92 +364,3 @@ def _verify(
         "A model whose outputs hang on tiny differences may need tolerance=; verify=False takes the engine as it is.",
         report,
     )
-
-
-def _report(graph: Graph, lowered: Lowered, session: BuildSession, precision: str, size: int) -> Report:
-    ops: dict[str, int] = {}
-    dtypes: dict[str, set[torch.dtype]] = {}
-    for op in graph.ops:
-        ops[op.module] = ops.get(op.module, 0) + 1
-        dtypes.setdefault(op.module, set()).update(v.dtype for v in op.outputs if v is not None)
-    layers: dict[str, int] = {}
-    for layer in lowered.network.layers:
-        layers[layer.module] = layers.get(layer.module, 0) + 1
-    default = session.options.default_device_type or trt.DeviceType.GPU
-    rows = [
-        ModuleRow(path, graph.modules.get(path, ""), count, layers.get(path, 0),
-                  (session.options.device_of(path) or default).name, _precision_of(dtypes[path], session.options) or "integer")
-        for path, count in ops.items()
-    ]  # fmt: skip
-    notes = [
-        f"note: no output depends on the input {graph.input_names[i]}; it is checked at a call, and not used"
-        for i, name in enumerate(lowered.input_names)
-        if not name
-    ]
-    if any(row.device == "DLA" for row in rows):
-        notes.append("note: the device is the one asked for; TensorRT moves layers that the DLA cannot take to the GPU")
-    return Report(
-        capabilities().title, _target(session), precision, engine_bytes=size, dims=_dim_rows(graph),
-        constraints=[str(c) for c in graph.constraints], modules=rows, notes=notes,
-    )  # fmt: skip
-
-
-def _dim_rows(graph: Graph) -> list[DimRow]:
-    places: dict[str, list[str]] = {}
-    for i, axes in graph.axes.items():
-        for axis, name in axes.items():
-            places.setdefault(name, []).append(f"axis {axis} of {graph.input_names[i]}")
-    return [DimRow(n, ", ".join(places[n]), [list(r) for r in d.ranges]) for n, d in graph.dims.items()]
-
-
-def _target(session: BuildSession) -> str:
-    if session.compute_capabilities:
-        return "compute capability " + ", ".join(session.compute_capabilities)
-    return _trt.gpu_name() or "an unknown GPU"
-
-
-def _metadata(model: nn.Module, graph: Graph, lowered: Lowered, session: BuildSession, report: Report) -> dict[str, Any]:
-    """What an engine file says of itself."""
-
-    def row(name: str, binding: str, value: Any, axes: Mapping[int, str] | None = None) -> dict[str, Any]:
-        dtype = str(value.dtype).removeprefix("torch.")
-        shape = [["dim", axes[a]] if axes and a in axes else graph.symbolic(n) for a, n in enumerate(value.shape)]
-        return {"name": name, "binding": binding, "dtype": dtype, "shape": shape}
-
-    here = session.compute_capabilities
-    if not here and torch.cuda.is_available():
-        here = (".".join(map(str, torch.cuda.get_device_capability())),)
-    kinds = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
-    parameters = inspect.signature(model.forward).parameters
-    plain = (bool, int, float, str, type(None))
-    return {
-        "format": FORMAT,
-        "torch2edge": _version(),
-        "torch": torch.__version__,
-        "tensorrt": capabilities().name,
-        "version": capabilities().version,
-        "title": capabilities().title,
-        "target": report.target,
-        "compute_capabilities": list(here),
-        "precision": report.precision,
-        "dla_core": session.options.dla_core,
-        "model": type(model).__qualname__,
-        "parameters": [n for n, p in parameters.items() if p.kind in kinds],
-        "defaults": {n: p.default for n, p in parameters.items() if isinstance(p.default, plain)},
-        "dims": {name: [list(r) for r in dim.ranges] for name, dim in graph.dims.items()},
-        "constraints": [{"condition": c.condition, "source": c.source} for c in graph.constraints],
-        "inputs": [
-            row(n, b, v, graph.axes.get(i))
-            for i, (n, b, v) in enumerate(zip(graph.input_names, lowered.input_names, graph.inputs))
-        ],
-        "outputs": [row(n, b, v) for n, b, v in zip(graph.output_names, lowered.output_names, graph.outputs)],
-        "input_structure": graph.input_structure,
-        "output_structure": graph.output_structure,
-        "report": report.to_dict(),
-    }
-
-
-def _version() -> str:
-    from . import __version__
-
-    return __version__

@@ -1,0 +1,126 @@
+"""What a conversion has to say: the report, and the header of an engine file. Reads what the stages left, does nothing."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import torch
+from torch import nn
+
+from . import _trt
+from ._trt import capabilities, trt
+from .graph import Graph
+from .options import Options
+from .report import DimRow, ModuleRow, Report
+
+__all__ = ["metadata", "precision", "report_of"]
+
+
+def precision(graph: Graph, options: Options) -> str:
+    """The float precisions in a graph, e.g. ``fp16+fp32``."""
+    values = [*graph.inputs, *graph.outputs, *(v for op in graph.ops for v in op.outputs if v is not None)]
+    return _precision_of((v.dtype for v in values), options) or "fp32"
+
+
+def _precision_of(dtypes: Iterable[torch.dtype], options: Options) -> str:
+    short = {torch.float32: "fp32", torch.float16: "fp16", torch.bfloat16: "bf16"}
+    found = {short[d] for d in dtypes if d in short}
+    return "+".join(sorted(found | {"fp16"} if found and options.fp16 else found))
+
+
+def report_of(graph: Graph, lowered: Any, session: Any, precision: str, size: int) -> Report:
+    """The report of a build, before the check: a row per module, notes, dynamic sizes.
+
+    Args:
+        lowered: a ``lower.Lowered``.
+        session: the ``build.BuildSession``.
+        size: of the engine, in bytes.
+    """
+    ops: dict[str, int] = {}
+    dtypes: dict[str, set[torch.dtype]] = {}
+    for op in graph.ops:
+        ops[op.module] = ops.get(op.module, 0) + 1
+        dtypes.setdefault(op.module, set()).update(v.dtype for v in op.outputs if v is not None)
+    layers: dict[str, int] = {}
+    for layer in lowered.network.layers:
+        layers[layer.module] = layers.get(layer.module, 0) + 1
+    default = session.options.default_device_type or trt.DeviceType.GPU
+    rows = [
+        ModuleRow(path, graph.modules.get(path, ""), count, layers.get(path, 0),
+                  (session.options.device_of(path) or default).name, _precision_of(dtypes[path], session.options) or "integer")
+        for path, count in ops.items()
+    ]  # fmt: skip
+    notes = [
+        f"note: no output depends on the input {graph.input_names[i]}; it is checked at a call, and not used"
+        for i, name in enumerate(lowered.input_names)
+        if not name
+    ]
+    if any(row.device == "DLA" for row in rows):
+        notes.append("note: the device is the one asked for; TensorRT moves layers that the DLA cannot take to the GPU")
+    return Report(
+        capabilities().title, _target(session), precision, engine_bytes=size, dims=_dim_rows(graph),
+        constraints=[str(c) for c in graph.constraints], modules=rows, notes=notes,
+    )  # fmt: skip
+
+
+def _dim_rows(graph: Graph) -> list[DimRow]:
+    places: dict[str, list[str]] = {}
+    for i, axes in graph.axes.items():
+        for axis, name in axes.items():
+            places.setdefault(name, []).append(f"axis {axis} of {graph.input_names[i]}")
+    return [DimRow(n, ", ".join(places[n]), [list(r) for r in d.ranges]) for n, d in graph.dims.items()]
+
+
+def _target(session: Any) -> str:
+    if session.compute_capabilities:
+        return "compute capability " + ", ".join(session.compute_capabilities)
+    return _trt.gpu_name() or "an unknown GPU"
+
+
+def metadata(model: nn.Module, graph: Graph, lowered: Any, session: Any, report: Report, file_format: int) -> dict[str, Any]:
+    """What an engine file says of itself."""
+
+    def row(name: str, binding: str, value: Any, axes: Mapping[int, str] | None = None) -> dict[str, Any]:
+        dtype = str(value.dtype).removeprefix("torch.")
+        shape = [["dim", axes[a]] if axes and a in axes else graph.symbolic(n) for a, n in enumerate(value.shape)]
+        return {"name": name, "binding": binding, "dtype": dtype, "shape": shape}
+
+    here = session.compute_capabilities
+    if not here and torch.cuda.is_available():
+        here = (".".join(map(str, torch.cuda.get_device_capability())),)
+    kinds = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
+    parameters = inspect.signature(model.forward).parameters
+    plain = (bool, int, float, str, type(None))
+    return {
+        "format": file_format,
+        "torch2edge": _version(),
+        "torch": torch.__version__,
+        "tensorrt": capabilities().name,
+        "version": capabilities().version,
+        "title": capabilities().title,
+        "target": report.target,
+        "compute_capabilities": list(here),
+        "precision": report.precision,
+        "dla_core": session.options.dla_core,
+        "model": type(model).__qualname__,
+        "parameters": [n for n, p in parameters.items() if p.kind in kinds],
+        "defaults": {n: p.default for n, p in parameters.items() if isinstance(p.default, plain)},
+        "dims": {name: [list(r) for r in dim.ranges] for name, dim in graph.dims.items()},
+        "constraints": [{"condition": c.condition, "source": c.source} for c in graph.constraints],
+        "inputs": [
+            row(n, b, v, graph.axes.get(i))
+            for i, (n, b, v) in enumerate(zip(graph.input_names, lowered.input_names, graph.inputs))
+        ],
+        "outputs": [row(n, b, v) for n, b, v in zip(graph.output_names, lowered.output_names, graph.outputs)],
+        "input_structure": graph.input_structure,
+        "output_structure": graph.output_structure,
+        "report": report.to_dict(),
+    }
+
+
+def _version() -> str:
+    from . import __version__
+
+    return __version__
