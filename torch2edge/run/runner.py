@@ -19,10 +19,10 @@ INT32 = torch.iinfo(torch.int32)
 
 
 @dataclass
-class _Context:
+class _Held:
     """An execution context of one thread."""
 
-    raw: Any
+    context: Any
     stream: torch.cuda.Stream  # of its last use
     done: torch.cuda.Event  # that use
     input_shapes: tuple[tuple[int, ...], ...] | None = None  # what it was told last, where shapes are dynamic
@@ -59,38 +59,38 @@ class Runner:
         self._inputs, self._outputs = list(inputs), list(outputs)
         self._contexts = threading.local()
 
-    def _context(self, stream: torch.cuda.Stream, profile: int | None) -> _Context:
+    def _context(self, stream: torch.cuda.Stream, profile: int | None) -> _Held:
         """This thread's context for a profile, safe to use on ``stream``: its work on another stream is waited for."""
-        held: dict[int | None, _Context] = vars(self._contexts).setdefault("held", {})
+        held: dict[int | None, _Held] = vars(self._contexts).setdefault("held", {})
         if profile not in held:
-            raw = self._engine.create_execution_context()
-            if raw is None:
+            context = self._engine.create_execution_context()
+            if context is None:
                 raise ExecutionError("TensorRT gave no execution context: " + "; ".join(last_errors(2)))
-            if profile is not None and not raw.set_optimization_profile_async(profile, stream.cuda_stream):
+            if profile is not None and not context.set_optimization_profile_async(profile, stream.cuda_stream):
                 raise ExecutionError(f"TensorRT refused the optimization profile {profile}: " + "; ".join(last_errors(2)))
-            held[profile] = _Context(raw, stream, torch.cuda.Event())
+            held[profile] = _Held(context, stream, torch.cuda.Event())
             held[profile].done.record(stream)
-        context = held[profile]
-        if context.stream != stream:
-            stream.wait_event(context.done)
-            context.stream = stream
-        return context
+        mine = held[profile]
+        if mine.stream != stream:
+            stream.wait_event(mine.done)
+            mine.stream = stream
+        return mine
 
-    def _output_shapes(self, context: _Context, shapes: tuple[tuple[int, ...], ...]) -> list[tuple[int, ...]]:
+    def _output_shapes(self, held: _Held, shapes: tuple[tuple[int, ...], ...]) -> list[tuple[int, ...]]:
         """The shapes of the outputs for these shapes of the inputs that the engine takes, which the context is told."""
-        if context.input_shapes == shapes:
-            return context.output_shapes
-        context.input_shapes = None
+        if held.input_shapes == shapes:
+            return held.output_shapes
+        context, held.input_shapes = held.context, None
         names = [name for name, _ in self._inputs if name]
         for name, shape in zip(names, shapes):
-            if not context.raw.set_input_shape(name, shape):
+            if not context.set_input_shape(name, shape):
                 raise ExecutionError(f"TensorRT refused the shape {shape} of {name}: " + "; ".join(last_errors(2)))
-        missing = context.raw.infer_shapes()
+        missing = context.infer_shapes()
         if missing:
             raise ExecutionError(f"TensorRT cannot tell all shapes: {', '.join(missing)}: " + "; ".join(last_errors(2)))
-        context.output_shapes = [tuple(context.raw.get_tensor_shape(name)) for name, _, _ in self._outputs]
-        context.input_shapes = shapes
-        return context.output_shapes
+        held.output_shapes = [tuple(context.get_tensor_shape(name)) for name, _, _ in self._outputs]
+        held.input_shapes = shapes
+        return held.output_shapes
 
     def __call__(self, tensors: Sequence[torch.Tensor], profile: int | None = None) -> list[torch.Tensor]:
         """Outputs for CUDA tensors of the right shapes and dtypes, enqueued on the current stream.
@@ -106,7 +106,7 @@ class Runner:
         with torch.cuda.device(device):
             stream = torch.cuda.current_stream(device)
             held = self._context(stream, profile)
-            context = held.raw
+            context = held.context
             kept: list[torch.Tensor] = []  # TensorRT keeps no reference to what it reads and writes
             for (name, dtype), tensor in zip(self._inputs, tensors):
                 if name:

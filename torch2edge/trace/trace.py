@@ -19,7 +19,7 @@ from .checks import check_inputs, check_model
 from .hooks import module_paths
 from .source import innermost, place
 from .state import RefuseDataAssignment, held_tensors, no_draws, unchanged
-from .symbolic import Symbols, without_needless_guards
+from .symbolic import Symbols
 from .tensor import storage_key
 from .tracer import Tracer
 
@@ -78,7 +78,7 @@ def _trace(
     with torch.inference_mode():  # a view in inference mode must be one of an inference tensor
         stand_ins = [tracer.input(t, n, i) for i, (t, n) in enumerate(zip(tensors, names))]
     call = unflatten(structure, stand_ins)
-    with _one_at_a_time, unchanged(model), no_draws(), _eager_attention(), _rules(symbols), torch.inference_mode():
+    with _one_at_a_time, unchanged(model), no_draws(), _eager_attention(), _sizes(symbols, tracer), torch.inference_mode():
         with module_paths(model, tracer, module_classes):
             result = _run(model, call["args"], call["kwargs"], tracer)
         try:
@@ -99,8 +99,8 @@ def _trace(
     return graph
 
 
-def _rules(symbols: Symbols | None) -> contextlib.AbstractContextManager[None]:
-    return without_needless_guards() if symbols else contextlib.nullcontext()
+def _sizes(symbols: Symbols | None, tracer: Tracer) -> contextlib.AbstractContextManager[None]:
+    return symbols.watching(tracer.here) if symbols else contextlib.nullcontext()
 
 
 class _ForwardError(TraceError):
