@@ -176,6 +176,15 @@ def test_writes_into_memory_made_at_a_size():
     replays(forward)
 
 
+def test_a_write_to_what_dropout_gives_back_reaches_the_view_that_it_got():
+    def forward(net, x):
+        y = x.clone()
+        F.dropout(y[:, 1:], 0.5, training=False).zero_()
+        return y
+
+    replays(forward)
+
+
 def test_a_write_after_a_view_that_was_cut_at_a_size():
     def forward(net, x):
         memory = torch.zeros(64, 8)

@@ -19,7 +19,7 @@ INT32 = torch.iinfo(torch.int32)
 
 
 @dataclass
-class _Context:
+class _Held:
     """An execution context of one thread."""
 
     context: Any  # IExecutionContext
@@ -68,24 +68,24 @@ class Runner:
         """The IExecutionContext with which this thread's calls run."""
         return self._context(torch.cuda.current_stream(), profile).context
 
-    def _context(self, stream: torch.cuda.Stream, profile: int | None) -> _Context:
+    def _context(self, stream: torch.cuda.Stream, profile: int | None) -> _Held:
         """This thread's context for a profile, safe to use on ``stream``: its work on another stream is waited for."""
-        held: dict[int | None, _Context] = vars(self._contexts).setdefault("held", {})
+        held: dict[int | None, _Held] = vars(self._contexts).setdefault("held", {})
         if profile not in held:
-            raw = self._engine.create_execution_context()
-            if raw is None:
+            context = self._engine.create_execution_context()
+            if context is None:
                 raise ExecutionError("TensorRT gave no execution context: " + "; ".join(last_errors(2)))
-            if profile is not None and not raw.set_optimization_profile_async(profile, stream.cuda_stream):
+            if profile is not None and not context.set_optimization_profile_async(profile, stream.cuda_stream):
                 raise ExecutionError(f"TensorRT refused the optimization profile {profile}: " + "; ".join(last_errors(2)))
-            held[profile] = _Context(raw, stream, torch.cuda.Event())
+            held[profile] = _Held(context, stream, torch.cuda.Event())
             held[profile].done.record(stream)
-        context = held[profile]
-        if context.stream != stream:
-            stream.wait_event(context.done)
-            context.stream = stream
-        return context
+        mine = held[profile]
+        if mine.stream != stream:
+            stream.wait_event(mine.done)
+            mine.stream = stream
+        return mine
 
-    def _output_shapes(self, held: _Context, shapes: tuple[tuple[int, ...], ...]) -> list[tuple[int, ...]]:
+    def _output_shapes(self, held: _Held, shapes: tuple[tuple[int, ...], ...]) -> list[tuple[int, ...]]:
         """The shapes of the outputs for these shapes of the inputs that the engine takes, which the context is told."""
         if held.input_shapes == shapes:
             return held.output_shapes

@@ -21,7 +21,7 @@ from ..shapes import Dim, Dynamic
 from ..sizes import Constraint, expression, is_symbolic, names_in, text
 from .source import caller
 
-__all__ = ["Symbols", "without_needless_guards"]
+__all__ = ["Symbols"]
 
 aten = torch.ops.aten
 TRIED = 20_000  # combinations of sizes that a constraint is computed for in advance
@@ -43,7 +43,7 @@ class Symbols:
         from torch.fx.experimental.symbolic_shapes import ShapeEnv
 
         self.dynamic = dynamic
-        self.here: Callable[[], str] = caller
+        self.here: Callable[[], str] = caller  # where the forward is
         self._env = ShapeEnv(duck_shape=False, allow_scalar_outputs=False, allow_dynamic_output_shape_ops=False)
         self._noted = _Noted(self)
         self._env.guards = self._noted
@@ -67,6 +67,16 @@ class Symbols:
         symbol = self._env.create_symbol(hint, source, DimDynamic.DYNAMIC, bounds)
         self.names[symbol.name] = dim.name
         return Dim(dim.name, dim.ranges, self._env.create_symintnode(symbol, hint=hint, source=source))
+
+    @contextlib.contextmanager
+    def watching(self, here: Callable[[], str]) -> Iterator[None]:
+        """While a forward runs, which ``here`` places; no longer, for PyTorch keeps symbols, and so all that they lead to."""
+        self.here = here
+        try:
+            with _without_needless_guards():
+                yield
+        finally:
+            self.here = caller
 
     # ---- tensors without data ---------------------------------------------------------------------------------------
 
@@ -186,6 +196,10 @@ def _same(self: torch.Tensor, *args: Any, **kwargs: Any) -> torch.Tensor:
     return self.new_empty(self.shape)
 
 
+def _itself(self: torch.Tensor, *args: Any, **kwargs: Any) -> torch.Tensor:
+    return self
+
+
 def _norm(func: Any, axis: int) -> Callable[..., Any]:
     """The rule of a normalization: PyTorch's own only where its parameters must fit a symbolic number of channels."""
 
@@ -202,6 +216,10 @@ _RULES: dict[Any, Callable[..., Any]] = {
     **dict.fromkeys(
         (aten.relu.default, aten.silu.default, aten.gelu.default, aten.hardtanh.default, aten.hardswish.default,
          aten.hardsigmoid.default, aten.leaky_relu.default, aten.elu.default), _same,
+    ),
+    **dict.fromkeys(  # in eval mode, which is all that is traced
+        (aten.dropout.default, aten.feature_dropout.default, aten.alpha_dropout.default, aten.feature_alpha_dropout.default),
+        _itself,
     ),
 }  # fmt: skip
 
@@ -221,7 +239,7 @@ class _Noted(list[Any]):
 
 
 @contextlib.contextmanager
-def without_needless_guards() -> Iterator[None]:
+def _without_needless_guards() -> Iterator[None]:
     """PyTorch's shape rule of poolings asks whether a division leaves a rest, and does the same either way.
 
     For Python's integers its rounding towards minus infinity is ``//``; asked of a symbolic size, the question would bar

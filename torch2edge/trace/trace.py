@@ -20,7 +20,7 @@ from .compiled import eager_only
 from .hooks import module_paths
 from .source import innermost, place
 from .state import RefuseDataAssignment, held_tensors, no_draws, unchanged
-from .symbolic import Symbols, without_needless_guards
+from .symbolic import Symbols
 from .tensor import storage_key
 from .tracer import Tracer
 from .whole import whole_functions
@@ -84,7 +84,7 @@ def _trace(
     call = unflatten(structure, stand_ins)
     with (
         contextlib.closing(tracer), _one_at_a_time, unchanged(model), no_draws(), _eager_attention(), eager_only(),
-        _rules(symbols), torch.inference_mode(),
+        _sizes(symbols, tracer), torch.inference_mode(),
     ):  # fmt: skip
         with module_paths(model, tracer, module_classes), whole_functions(tracer, functions):
             result = _run(model, call["args"], call["kwargs"], tracer)
@@ -106,8 +106,8 @@ def _trace(
     return graph
 
 
-def _rules(symbols: Symbols | None) -> contextlib.AbstractContextManager[None]:
-    return without_needless_guards() if symbols else contextlib.nullcontext()
+def _sizes(symbols: Symbols | None, tracer: Tracer) -> contextlib.AbstractContextManager[None]:
+    return symbols.watching(tracer.here) if symbols else contextlib.nullcontext()
 
 
 class _ForwardError(TraceError):

@@ -69,8 +69,6 @@ class Tracer(TorchDispatchMode):
         self.overwritten: list[Buffer] = []  # tensors from outside that such a submodule wrote to
         self._is_leaf, self._names, self._owned = is_leaf, names, owned
         self._symbols = symbols
-        if symbols is not None:
-            symbols.here = self.here
         self._count = 0
         self._metas: dict[int, tuple[torch.Tensor, torch.Tensor]] = {}
         self._promoted: dict[int, tuple[Traced, torch.Tensor]] = {}  # real memory that got a traced write
@@ -253,7 +251,7 @@ class Tracer(TorchDispatchMode):
         if func in (aten.index.Tensor, aten.index_put.default):
             args = (args[0], static_index(args[1], self.here), *args[2:])
         recorded = map_tensors((args, kwargs), self.read)
-        layout_matters = self._symbols is None or schema_of(func).aliases
+        layout_matters = self._symbols is None or schema_of(func).aliases or same_value
         meta_args, meta_kwargs = map_tensors((args, kwargs), self._meta if layout_matters else self._dense)
         if self._symbols:
             recorded = settle(recorded)
