@@ -88,7 +88,7 @@ def bitwise_supports(self: Any, other: Any) -> str:
     """On bools they are logic; integers are taken apart into bits, in a tensor as many times as large."""
     if all(v.dtype == torch.bool for v in (self, other) if hasattr(v, "dtype")) and not isinstance(_number(self, other), int):
         return ""
-    shape = torch.broadcast_shapes(*(v.shape for v in (self, other) if hasattr(v, "shape")))  # type: ignore[no-untyped-call]
+    shape = torch.broadcast_shapes(*(v.shape for v in (self, other) if hasattr(v, "shape")))
     elements = 64 * math.prod(shape)
     if elements > _BITS_LIMIT:
         return f"TensorRT has no bitwise layers for integers, and a tensor of their single bits has {elements} elements"

@@ -110,13 +110,15 @@ def diagonal_scatter(net: Network, self: Value, src: Value, offset: int, dim1: i
 @converter(aten.tril.default)
 def tril(net: Network, self: Value, diagonal: int) -> Tensor:
     """tril(Tensor self, SymInt diagonal=0) -> Tensor"""
-    return net.select(net.triangle(*self.shape[-2:], diagonal), self, torch.zeros((), dtype=self.dtype))
+    height, width = self.shape[-2:]
+    return net.select(net.triangle(height, width, diagonal), self, torch.zeros((), dtype=self.dtype))
 
 
 @converter(aten.triu.default)
 def triu(net: Network, self: Value, diagonal: int) -> Tensor:
     """triu(Tensor self, SymInt diagonal=0) -> Tensor"""
-    return net.select(net.triangle(*self.shape[-2:], diagonal, upper=True), self, torch.zeros((), dtype=self.dtype))
+    height, width = self.shape[-2:]
+    return net.select(net.triangle(height, width, diagonal, upper=True), self, torch.zeros((), dtype=self.dtype))
 
 
 @converter(aten.flip.default)

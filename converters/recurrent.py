@@ -20,7 +20,8 @@ class Weights:
 
     def __init__(self, params: list[Value], biases: bool) -> None:
         self.w_ih, self.w_hh = params[0], params[1]
-        self.b_ih, self.b_hh = (params[2], params[3]) if biases else (None, None)
+        self.b_ih: Value | None = params[2] if biases else None
+        self.b_hh: Value | None = params[3] if biases else None
         self.projection = params[-1] if len(params) in (3, 5) else None
 
 

@@ -61,7 +61,7 @@ def _nearest(net: Network, x: Tensor, factors: list[float] | None, rule: Callabl
             size[axis] = new
         else:
             picks[axis + 2] = index
-    result = net.resize(net.cast(x, torch.float32) if x.dtype == torch.uint8 else x, "NEAREST", size)
+    result: Tensor = net.resize(net.cast(x, torch.float32) if x.dtype == torch.uint8 else x, "NEAREST", size)
     for dim, index in picks.items():
         result = net.pick(result, dim, index)
     for dim, places in computed.items():

@@ -6,8 +6,12 @@ from support.tables import all_dynamic_rows, all_rows
 
 from torch2edge.lower import registry
 
+# PyTorch has these kernels for GPUs only, so a row cannot call them on the CPU: test_coverage_lists.py converts them, and
+# compares with F.scaled_dot_product_attention.
+GPU_KERNELS = {f"aten._scaled_dot_product_{kind}_attention.default" for kind in ("cudnn", "efficient", "flash")}
+
 
 def test_every_registered_op_has_rows() -> None:
-    tested = {row.op for row in (*all_rows(), *all_dynamic_rows())}
-    missing = [str(target) for target in registry().all() if target not in tested]
-    assert not missing, f"{len(missing)} converters have no row: {missing}"
+    tested = {str(row.op) for row in (*all_rows(), *all_dynamic_rows())}
+    missing = {str(target) for target in registry().all()} - tested
+    assert missing == GPU_KERNELS, f"converters without a row: {sorted(missing - GPU_KERNELS)}"

@@ -14,6 +14,10 @@ BOOL = Spec((3, 4), torch.bool)
 
 ROWS = [
     *rows(
+        aten.narrow_copy.default,
+        [(lambda x: torch.narrow_copy(x, 1, 1, 2), (2, 4, 3)), (lambda x: x.narrow_copy(-1, 0, 3), (5,))],
+    ),
+    *rows(
         aten.select.int,
         [(lambda x: x[1], (3, 4)), (lambda x: x[:, -1], (2, 3, 4)), (lambda x: x[0], (1,)), (lambda x: x[..., 2], BOOL)],
     ),

@@ -18,6 +18,7 @@ def rotate_half(x: torch.Tensor) -> torch.Tensor:
 
 
 ROWS = [
+    *rows(aten._reshape_copy.default, [(lambda x: aten._reshape_copy(x, [6, 4]), (2, 3, 4))]),
     *rows(
         aten.view.default,
         [
