@@ -210,7 +210,13 @@ def _norm(func: Any, axis: int) -> Callable[..., Any]:
 
 
 # Shape rules in the place of PyTorch's, which for symbolic sizes ask what makes no difference, or take long.
+def _max_pool1d(x: Any, *args: Any, **kwargs: Any) -> Any:
+    """Its kernel in C++ reads the length as a plain integer; that of the form with indices does not."""
+    return aten.max_pool1d_with_indices.default(x, *args, **kwargs)[0]
+
+
 _RULES: dict[Any, Callable[..., Any]] = {
+    aten.max_pool1d.default: _max_pool1d,
     aten.linear.default: _linear, aten.matmul.default: _matmul,
     **{func: _norm(func, 1) for func in (aten.batch_norm.default, aten.group_norm.default, aten.instance_norm.default)},
     **dict.fromkeys(
