@@ -64,8 +64,8 @@ def _nearest(net: Network, x: Tensor, factors: list[float] | None, rule: Callabl
     result: Tensor = net.resize(net.cast(x, torch.float32) if x.dtype == torch.uint8 else x, "NEAREST", size)
     for dim, index in picks.items():
         result = net.pick(result, dim, index)
-    for dim, places in computed.items():
-        result = net.gather(result, places, dim)
+    for dim, chosen in computed.items():
+        result = net.gather(result, chosen, dim)
     return net.cast(result, x.dtype)
 
 
