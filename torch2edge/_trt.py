@@ -21,7 +21,7 @@ import torch
 
 from .errors import ConfigError, TensorRTNotFoundError
 
-__all__ = ["Capabilities", "capabilities", "last_errors", "logger", "trt"]
+__all__ = ["Capabilities", "capabilities", "last_errors", "logger", "logging_levels", "trt"]
 
 FLAVOURS = ("tensorrt", "tensorrt_rtx")
 _NO_DRIVER = "cudaError 35"  # TensorRT-RTX says so again and again where there is no GPU, and builds all the same
@@ -137,17 +137,22 @@ def gpu_name() -> str:
     return torch.cuda.get_device_name() if torch.cuda.is_available() else ""
 
 
-@functools.cache
-def logger() -> Any:
-    """The process's one TensorRT logger; it speaks to Python's logger ``torch2edge.tensorrt``."""
+def logging_levels() -> dict[Any, int]:
+    """Python's logging level of each of TensorRT's severities."""
     severity = trt.ILogger.Severity
-    levels = {
+    return {
         severity.INTERNAL_ERROR: logging.ERROR,
         severity.ERROR: logging.ERROR,
         severity.WARNING: logging.WARNING,
         severity.INFO: logging.INFO,
         severity.VERBOSE: logging.DEBUG,
     }
+
+
+@functools.cache
+def logger() -> Any:
+    """The process's one TensorRT logger; it speaks to Python's logger ``torch2edge.tensorrt``."""
+    levels = logging_levels()
 
     class Logger(trt.ILogger):  # type: ignore[misc]
         def __init__(self) -> None:

@@ -78,8 +78,6 @@ class Tracer(TorchDispatchMode):
     def close(self) -> None:
         """Let go of every tensor: PyTorch's caches keep a ShapeEnv, and what it can reach, beyond the trace."""
         self._metas, self._promoted, self._constants, self.refused, self.overwritten = {}, {}, {}, None, []
-        if self._symbols is not None:
-            self._symbols.here = caller
 
     # ---- values -----------------------------------------------------------------------------------------------------
 

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from ..._trt import capabilities, logger_name, trt
+from ..._trt import capabilities, logger_name, logging_levels, trt
 from ...api import convert
 from ...errors import ConfigError, InputError
 from ...structure import flatten
@@ -228,14 +228,7 @@ def _logging(log_level: Any) -> Iterator[None]:
     if log_level is None:
         yield
         return
-    severity = trt.ILogger.Severity
-    levels = {
-        severity.INTERNAL_ERROR: logging.ERROR,
-        severity.ERROR: logging.ERROR,
-        severity.WARNING: logging.WARNING,
-        severity.INFO: logging.INFO,
-        severity.VERBOSE: logging.DEBUG,
-    }
+    levels = logging_levels()
     if log_level not in levels:
         raise ConfigError(f"log_level is {log_level!r}; it must be one of trt.Logger.ERROR, WARNING, INFO, VERBOSE")
     log = logging.getLogger(logger_name)
