@@ -17,6 +17,7 @@ from ..shapes import Dynamic, check_examples
 from ..structure import call_names, flatten, flatten_call, leaf_names, text, unflatten
 from .checks import check_inputs, check_model
 from .compiled import eager_only
+from .exporting import as_exporting
 from .hooks import module_paths
 from .source import innermost, place
 from .state import RefuseDataAssignment, held_tensors, no_draws, unchanged
@@ -84,7 +85,7 @@ def _trace(
     call = unflatten(structure, stand_ins)
     with (
         contextlib.closing(tracer), _one_at_a_time, unchanged(model), no_draws(), _eager_attention(), eager_only(),
-        _sizes(symbols, tracer), torch.inference_mode(),
+        _sizes(symbols, tracer), as_exporting(), torch.inference_mode(),
     ):  # fmt: skip
         with module_paths(model, tracer, module_classes), whole_functions(tracer, functions):
             result = _run(model, call["args"], call["kwargs"], tracer)
