@@ -143,7 +143,10 @@ class Checker:
                 if kind:
                     at.known[target.id] = kind
                 if value is not None:
-                    at.tests[target.id] = value
+                    if any(isinstance(n, ast.Name) and n.id == target.id for n in ast.walk(value)):
+                        at.tests.pop(target.id, None)  # `fits = fits and ...`: what it was before is not known here
+                    else:
+                        at.tests[target.id] = value
             elif isinstance(target, ast.Attribute) and ast.unparse(target.value) == "self":
                 if kind:
                     self._attributes.setdefault(self._class, {})[target.attr] = kind

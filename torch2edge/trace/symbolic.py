@@ -16,10 +16,12 @@ from typing import Any
 import torch
 
 from ..errors import ConfigError, TraceError
-from ..graph import Graph
+from ..graph import Graph, map_tensors
 from ..shapes import Dim, Dynamic
-from ..sizes import Constraint, expression, is_symbolic, names_in, text
+from ..sizes import Constraint, expression, names_in, text
+from .shape_rules import OTHER_FORMS, hint, in_order, map_sizes, rule_of
 from .source import caller
+from .view_rules import VIEW_RULES
 
 __all__ = ["Symbols"]
 
@@ -48,6 +50,8 @@ class Symbols:
         self._noted = _Noted(self)
         self._env.guards = self._noted
         self.mode = FakeTensorMode(shape_env=self._env, allow_non_fake_inputs=True)
+        self.mode.cache_enabled = False  # it writes every symbolic size of an output anew as an expression of the inputs
+        self._examples: dict[Any, Any] = {}  # op and arguments -> result, at the example's sizes
         self.names: dict[str, str] = {}  # PyTorch's symbol -> name of the Dim
         self.dims: dict[str, Dim] = {}
         for i, axes in dynamic.axes.items():
@@ -96,10 +100,15 @@ class Symbols:
 
     def empty(self, shape: Sequence[Any], strides: Sequence[Any] | None, dtype: torch.dtype) -> torch.Tensor:
         """A tensor without data that PyTorch's shape rules take together with symbolic ones; contiguous without strides."""
-        with self.mode:
-            if strides is None:
-                return torch.empty(tuple(shape), dtype=dtype, device="meta")
-            return torch.empty_strided(tuple(shape), tuple(strides), dtype=dtype, device="meta")
+        return self._place(torch.empty(0, dtype=dtype, device="meta"), shape, in_order(shape) if strides is None else strides)
+
+    def _place(self, memory: torch.Tensor, shape: Sequence[Any], strides: Sequence[Any]) -> torch.Tensor:
+        """A tensor in the memory of another. ``torch.empty`` of symbolic sizes takes ten times as long."""
+        from torch._subclasses.fake_tensor import FakeTensor, in_kernel_invocation_manager
+
+        with in_kernel_invocation_manager(self.mode):
+            plain = torch.as_strided(memory, tuple(shape), tuple(strides))
+        return FakeTensor(self.mode, plain, torch.device("meta"))
 
     def call(self, func: Any, args: Any, kwargs: Any) -> Any:
         """PyTorch's shape rule of ``func``.
@@ -107,6 +116,8 @@ class Symbols:
         Raises:
             NotImplementedError: the shape depends on data, or there is no rule.
         """
+        if (result := self._by_own_rule(func, args, kwargs)) is not None:
+            return result
         from torch._dispatch.python import enable_python_dispatcher
         from torch._subclasses import fake_tensor
 
@@ -116,9 +127,34 @@ class Symbols:
         )  # fmt: skip
         try:
             with self.mode, enable_python_dispatcher():  # else C++ kernels ask for plain integers
-                return _RULES.get(func, func)(*args, **kwargs)
+                return OTHER_FORMS.get(func, func)(*args, **kwargs)
         except no_rule as error:
             raise NotImplementedError(str(error)) from error
+
+    def _by_own_rule(self, func: Any, args: Any, kwargs: Any) -> torch.Tensor | None:
+        """The result by a rule of shape_rules.py or view_rules.py, if PyTorch agrees with it at the example's sizes."""
+        view, rule = VIEW_RULES.get(func), rule_of(func)
+        if view:
+            shape, strides = view(*args, **kwargs) or (None, None)
+        else:
+            shape, strides = (rule(*args, **kwargs) if rule else None), None
+        if shape is None:
+            return None
+        dtype = self._example(func, args, kwargs, tuple(hint(s) for s in shape))
+        if dtype is None:
+            return None
+        if strides is None:
+            return self.empty(shape, None, dtype)
+        return args[0] if func is aten.contiguous.default else self._place(args[0], shape, strides)
+
+    def _example(self, func: Any, args: Any, kwargs: Any, shape: tuple[int, ...]) -> torch.dtype | None:
+        """The dtype that PyTorch gives the result at the example's sizes; None where its shape is another."""
+        plain_args, plain_kwargs = map_sizes(args), map_sizes(kwargs)
+        key = (func, _key((plain_args, plain_kwargs)))
+        if key not in self._examples:
+            self._examples[key] = func(*map_tensors(plain_args, _at_the_example), **map_tensors(plain_kwargs, _at_the_example))
+        result = self._examples[key]
+        return result.dtype if isinstance(result, torch.Tensor) and tuple(result.shape) == shape else None
 
     # ---- what the model demands -------------------------------------------------------------------------------------
 
@@ -178,56 +214,19 @@ def _broken(constraint: Constraint, word: str, sizes: dict[str, int], profile: i
     )
 
 
-def _linear(input: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None = None) -> torch.Tensor:
-    """PyTorch's rule flattens the input and asks whether its strides allow that."""
-    torch._check(input.shape[-1] == weight.shape[-1])
-    return input.new_empty((*input.shape[:-1], *weight.shape[:-1]))
+def _key(tree: Any) -> Any:
+    """Nested arguments as something that a dict can be asked for."""
+    if isinstance(tree, torch.Tensor):
+        return (torch.Tensor, tuple(hint(s) for s in tree.shape), tree.dtype)
+    if isinstance(tree, (tuple, list)):
+        return tuple(map(_key, tree))
+    if isinstance(tree, dict):
+        return tuple((name, _key(item)) for name, item in tree.items())
+    return (type(tree), tree)
 
 
-def _matmul(self: torch.Tensor, other: torch.Tensor) -> torch.Tensor:
-    if self.dim() < 2 or other.dim() < 2:
-        return torch.matmul(self, other)
-    torch._check(self.shape[-1] == other.shape[-2])
-    batch = (self.new_empty(self.shape[:-2]) + self.new_empty(other.shape[:-2])).shape
-    return self.new_empty((*batch, self.shape[-2], other.shape[-1]))
-
-
-def _same(self: torch.Tensor, *args: Any, **kwargs: Any) -> torch.Tensor:
-    return self.new_empty(self.shape)
-
-
-def _itself(self: torch.Tensor, *args: Any, **kwargs: Any) -> torch.Tensor:
-    return self
-
-
-def _norm(func: Any, axis: int) -> Callable[..., Any]:
-    """The rule of a normalization: PyTorch's own only where its parameters must fit a symbolic number of channels."""
-
-    def rule(input: torch.Tensor, *args: Any, **kwargs: Any) -> Any:
-        return func(input, *args, **kwargs) if is_symbolic(input.shape[axis]) else _same(input)
-
-    return rule
-
-
-# Shape rules in the place of PyTorch's, which for symbolic sizes ask what makes no difference, or take long.
-def _max_pool1d(x: Any, *args: Any, **kwargs: Any) -> Any:
-    """Its kernel in C++ reads the length as a plain integer; that of the form with indices does not."""
-    return aten.max_pool1d_with_indices.default(x, *args, **kwargs)[0]
-
-
-_RULES: dict[Any, Callable[..., Any]] = {
-    aten.max_pool1d.default: _max_pool1d,
-    aten.linear.default: _linear, aten.matmul.default: _matmul,
-    **{func: _norm(func, 1) for func in (aten.batch_norm.default, aten.group_norm.default, aten.instance_norm.default)},
-    **dict.fromkeys(
-        (aten.relu.default, aten.silu.default, aten.gelu.default, aten.hardtanh.default, aten.hardswish.default,
-         aten.hardsigmoid.default, aten.leaky_relu.default, aten.elu.default), _same,
-    ),
-    **dict.fromkeys(  # in eval mode, which is all that is traced
-        (aten.dropout.default, aten.feature_dropout.default, aten.alpha_dropout.default, aten.feature_alpha_dropout.default),
-        _itself,
-    ),
-}  # fmt: skip
+def _at_the_example(tensor: torch.Tensor) -> torch.Tensor:
+    return torch.empty([hint(s) for s in tensor.shape], dtype=tensor.dtype, device="meta")
 
 
 class _Noted(list[Any]):
