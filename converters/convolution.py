@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
 import torch
 
-from torch2edge.lower.network import Network, Tensor
+from torch2edge.lower.network import Network, Tensor, is_symbolic
 from torch2edge.lower.registry import converter
 
 aten = torch.ops.aten
@@ -101,3 +102,33 @@ def convolution_padding(
     )
     result = result if held is bias else net.weighted(result, None, bias, [1, result.shape[1], *[1] * axes])
     return net.reshape(result, net.out.shape)
+
+
+def _fold_supports(self: Any, output_size: Sequence[Any], stride: Sequence[int], **_: Any) -> str:
+    if not self.dtype.is_floating_point:
+        return f"TensorRT has no transposed convolution of {self.dtype}"
+    if any(is_symbolic(size) and step > 1 for size, step in zip(output_size, stride)):
+        return "how far the last window is from the end must be known, so a size that varies needs a stride of 1"
+    return ""
+
+
+@converter(aten.col2im.default, supports=_fold_supports)
+def col2im(
+    net: Network, self: Tensor, output_size: list[int], kernel_size: list[int], dilation: list[int], padding: list[int],
+    stride: list[int],
+) -> Tensor:  # fmt: skip
+    """col2im(Tensor self, SymInt[2] output_size, int[2] kernel_size, int[2] dilation, int[2] padding,
+    int[2] stride) -> Tensor
+
+    A transposed convolution: each element of a window is a channel, whose kernel has its single 1 at the element's place.
+    """
+    steps, pad, gaps = net.per_axis(2, stride, padding, dilation)
+    reach = [d * (k - 1) + 1 for d, k in zip(gaps, kernel_size)]
+    counts = [(n + 2 * p - r) // s + 1 for n, p, r, s in zip(output_size, pad, reach, steps)]
+    extra = [0 if s == 1 else (n + 2 * p - r) % s for n, p, r, s in zip(output_size, pad, reach, steps)]
+    taps = math.prod(kernel_size)
+    windows = net.reshape(self, (math.prod(net.out.shape[:-2]), taps, *counts))
+    kernel = torch.eye(taps, dtype=net.out.dtype).reshape(taps, 1, *kernel_size)
+    weight, gaps = _undilated(kernel, steps, gaps)
+    weight, ends = _grown(weight, pad, gaps, extra)
+    return net.reshape(net.deconvolution(windows, weight, None, steps, pad, gaps, 1, ends), net.out.shape)

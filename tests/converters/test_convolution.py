@@ -70,6 +70,10 @@ TRANSPOSED = [
 ]
 # Kernels that depend on an input, and a constant image
 COMPUTED = [
+    *rows(aten.col2im.default, [(nn.Fold((6, 7), (2, 3)), (2, 12, 25)), (nn.Fold(8, 3, padding=1, stride=2), (1, 18, 16))]),
+    *rows(aten.col2im.default, [(nn.Fold((9, 8), 3, 2, (1, 2), (3, 2)), (2, 9, 12)), (nn.Fold(7, 2, stride=2), (8, 9))]),
+    *rows(aten.col2im.default, [(nn.Fold((10, 9), (2, 3), (1, 2), 1, (1, 3)), (1, 6, 33))]),
+    *rows(aten.col2im.default, [(nn.Fold(8, 3, padding=1, stride=2), (1, 18, 16))], (F16, BF16)),
     *rows(CONV, [(lambda x, w: F.conv2d(x, w, stride=2, padding=1), IMAGE, (6, 4, 3, 3))], (F32, F16)),
     *rows(CONV, [(lambda x, w, b: F.conv2d(x, w, b, groups=2), IMAGE, (6, 2, 3, 3), (6,))]),
     *rows(CONV, [(lambda x, w: F.conv1d(x, w, padding=1), LINE, (6, 4, 3))]),

@@ -106,6 +106,7 @@ DYNAMIC_ROWS = [
         (lambda x: F.unfold(x, 3, padding=1), IMAGE),
         (lambda x: F.unfold(x, 2, stride=2), IMAGE),
     ]),
+    *dynamic_rows(aten.col2im.default, [(lambda x: F.fold(F.unfold(x, 3, padding=1), x.shape[2:], 3, padding=1), IMAGE)]),
     # made of sizes
     *dynamic_rows(aten.full.default, [
         (lambda x: x + torch.zeros(x.shape[0], 4), ("n", 4)), (lambda x: x + torch.full((x.shape[1],), 2.5), ("n", "t")),
