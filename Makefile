@@ -20,13 +20,14 @@ MODULE.trt := tensorrt
 export TORCH2EDGE_TENSORRT ?= $(MODULE.$(TENSORRT))
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test slow zoo gpu lint types clean
+.PHONY: help demo test slow zoo frontend gpu lint types clean
 
 help:
 	@echo "make demo    convert torchvision's ResNet-18 and print what happened and how exact it is"
 	@echo "make test    the test suite; no GPU needed"
 	@echo "make slow    the tests that take minutes: torchvision's detectors, partitioned"
-	@echo "make zoo     convert and check all torchvision classification and segmentation models"
+	@echo "make zoo     convert and check the models of torchvision, timm, transformers and torchaudio; takes an hour"
+	@echo "make frontend  measure trace and lowering against the ONNX road"
 	@echo "make gpu     the tests that need an NVIDIA GPU and a TensorRT that executes"
 	@echo "make lint    ruff"
 	@echo "make types   mypy --strict over the installed package"
@@ -44,8 +45,11 @@ test: $(INSTALLED)
 slow: $(INSTALLED)
 	$(PY) -m pytest -m slow
 
-zoo: $(INSTALLED)
+zoo: $(VENV)/.installed-zoo
 	$(PY) benchmarks/zoo.py
+
+frontend: $(VENV)/.installed-zoo
+	$(PY) benchmarks/frontend.py
 
 gpu: $(INSTALLED)
 	$(PY) -m pytest -m gpu
@@ -57,6 +61,10 @@ types: $(INSTALLED)
 	rm -rf build/typed build/lib  # setuptools would put what build/lib still holds into the package
 	$(PY) -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --target build/typed .
 	MYPYPATH=build/typed $(PY) -m mypy -p torch2edge
+
+$(VENV)/.installed-zoo: $(INSTALLED)
+	$(PY) -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[zoo]'
+	@touch $@
 
 clean:
 	rm -rf $(VENV) resnet18.engine build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from support import detectors
+from catalogue import detection as detectors
 
 import torch2edge
 from torch2edge.check.nested import compare_nested

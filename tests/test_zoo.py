@@ -2,19 +2,27 @@
 
 from __future__ import annotations
 
+import collections
 import itertools
+import json
+from pathlib import Path
 
 import pytest
 import torch
+import zoo
+import zoo_table
+from catalogue import COLLECTIONS, Entry, Example, catalogue
+from catalogue.torchvision_models import FAMILIES
 from torch import nn
 
 import torch2edge
-from benchmarks.zoo import FAMILIES, convert_one, torchvision_models
+
+VISION = catalogue("torchvision")
 
 
 @pytest.mark.parametrize("name", FAMILIES)
 def test_family(name: str) -> None:
-    row = convert_one(name)
+    row = zoo.convert_one(VISION[f"torchvision:{name}"], fallback=False)
     assert not row["error"]
     assert row["ops"] > 0
     assert row["ref_max"] > 0
@@ -23,11 +31,54 @@ def test_family(name: str) -> None:
 
 def test_the_families_cover_every_builder() -> None:
     """All 80 classification models and the 6 segmentation models are in the zoo, and each family has a member in the test."""
-    names = set(torchvision_models())
+    names = {e.name.partition(":")[2] for e in VISION.values() if e.task in ("classification", "segmentation")}
     assert len(names) == 86
     assert set(FAMILIES) <= names
     prefixes = {name.split("_")[0].rstrip("0123456789") for name in names}
     assert prefixes == {name.split("_")[0].rstrip("0123456789") for name in FAMILIES}
+
+
+def test_the_catalogue_has_what_it_should() -> None:
+    tasks = collections.Counter(e.task for e in VISION.values())
+    assert tasks["video"] == 9
+    assert tasks["optical flow"] == 2
+    assert tasks["detection"] >= 10
+    assert len(catalogue("timm")) >= 60  # names alone: timm itself is in the extra zoo
+    assert len(catalogue("transformers")) >= 17
+    assert len(catalogue()) == sum(len(list(make())) for make in COLLECTIONS.values()), "two models of one name"
+
+
+class Reads(nn.Module):
+    """Takes a number into Python between two parts that convert."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.body = nn.Sequential(*(nn.Linear(8, 8) for _ in range(6)))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = self.body(x)
+        return x * float(x.abs().mean())
+
+
+@pytest.mark.filterwarnings("ignore::torch2edge.ReferenceWarning")
+def test_a_model_in_parts_says_why(tmp_path: Path) -> None:
+    entry = Entry("own:reads", "test", lambda: Example(Reads().eval(), [torch.randn(2, 8)]))
+    row = zoo.convert_one(entry)
+    assert (row["road"], row["engines"], row["error"]) == ("torch", 1, "")
+    assert "DataDependentError: aten.item.default" in row["reason"]
+    alone = zoo.convert_one(entry, fallback=False)
+    assert (alone["road"], alone["reason"]) == ("none", "")
+    rows = [
+        row,
+        alone,
+        zoo.convert_one(Entry("own:linear", "test", lambda: Example(nn.Linear(8, 8).eval(), [torch.randn(2, 8)]))),
+    ]
+    assert zoo_table.summary(rows) == "1 of 3 models (33.3 %) with no fallback, 1 in parts (fallback='torch'), 1 not at all"
+    path = zoo_table.write(rows, ["torchvision"], tmp_path)
+    table = path.read_text()
+    assert "| own:linear | test | 1 |" in table
+    assert "| own:reads | test | | | | | | **failed**: DataDependentError" in table
+    assert json.loads(path.with_suffix(".json").read_text())["rows"] == rows
 
 
 def dla_guide(norm: str) -> nn.Module:

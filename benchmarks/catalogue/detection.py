@@ -6,13 +6,6 @@ import torch
 from torch import nn
 
 SIZE = 128
-NAMES = {
-    "fasterrcnn_resnet50_fpn": {"min_size": SIZE, "max_size": SIZE},
-    "retinanet_resnet50_fpn": {"min_size": SIZE, "max_size": SIZE},
-    "ssdlite320_mobilenet_v3_large": {},
-    "fcos_resnet50_fpn": {"min_size": SIZE, "max_size": SIZE},
-    "maskrcnn_resnet50_fpn": {"min_size": SIZE, "max_size": SIZE},
-}
 
 
 def image(seed: int) -> torch.Tensor:
@@ -38,8 +31,9 @@ def make(name: str) -> nn.Module:
         model = models.detection.FasterRCNN(backbone, num_classes=5, box_score_thresh=0.02, **sizes).eval()
         _calibrate(model)
         return model
+    sizes = {} if name.startswith("ssd") else {"min_size": SIZE, "max_size": SIZE}
     threshold = {("box_score_thresh" if "rcnn" in name else "score_thresh"): 0.02}
-    model = models.get_model(name, weights=None, weights_backbone=None, num_classes=5, **NAMES[name], **threshold).eval()
+    model = models.get_model(name, weights=None, weights_backbone=None, num_classes=5, **sizes, **threshold).eval()
     _calibrate(model)
     return model
 

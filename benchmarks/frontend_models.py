@@ -1,0 +1,81 @@
+"""What benchmarks/frontend.py measures: image classifiers, transformers, detectors, and which of their axes may vary."""
+
+from __future__ import annotations
+
+import importlib.metadata
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any
+
+import torch
+from catalogue import Example, catalogue, detection
+from torch import nn
+
+__all__ = ["MODELS", "versions"]
+
+Ranges = dict[int, dict[int, tuple[int, int, int]]]  # tensor -> axis -> (min, opt, max)
+
+BATCH = {0: {0: (1, 1, 8)}}
+TOKENS = {i: {0: (1, 2, 8), 1: (16, 128, 256)} for i in (0, 1)}  # ids and mask: batch, length
+
+
+class Positional(nn.Module):
+    """A transformer by its positional inputs: ``torch.onnx.export(dynamo=False)`` stumbles over decorated forwards."""
+
+    def __init__(self, model: nn.Module, names: Sequence[str]) -> None:
+        super().__init__()
+        self.model, self.names = model, tuple(names)
+
+    def forward(self, *tensors: torch.Tensor) -> Any:
+        """What the model returns, without its class."""
+        return tuple(t for t in self.model(**dict(zip(self.names, tensors))).to_tuple() if isinstance(t, torch.Tensor))
+
+
+class Dense(nn.Module):
+    """The network of a torchvision detector: everything but the resize before it and the boxes' choice after it."""
+
+    def __init__(self, detector: nn.Module) -> None:
+        super().__init__()
+        self.backbone, self.head = detector.backbone, detector.head
+
+    def forward(self, images: torch.Tensor) -> dict[str, torch.Tensor]:
+        """(batch, 3, height, width) -> class logits and box offsets of all anchors."""
+        return self.head(list(self.backbone(images).values()))  # type: ignore[no-any-return, operator]
+
+
+def _of(collection: str, name: str) -> Callable[[], Example]:
+    return lambda: _positional(catalogue(collection)[f"{collection}:{name}"].make())
+
+
+def _positional(example: Example) -> Example:
+    if not example.kwargs:
+        return example
+    return Example(Positional(example.model, list(example.kwargs)).eval(), list(example.kwargs.values()))
+
+
+def _dense(name: str) -> Example:
+    return Example(Dense(detection.make(name)).eval(), [torch.randn(1, 3, 256, 320)])
+
+
+MODELS: dict[str, tuple[Callable[[], Example], Ranges]] = {
+    "torchvision:resnet50": (_of("torchvision", "resnet50"), {0: {0: (1, 1, 8), 2: (64, 224, 320), 3: (64, 224, 320)}}),
+    "torchvision:vit_b_16": (_of("torchvision", "vit_b_16"), BATCH),
+    "torchvision:swin_t": (_of("torchvision", "swin_t"), BATCH),
+    "transformers:BertModel": (_of("transformers", "BertModel"), TOKENS),
+    "transformers:GPT2LMHeadModel": (_of("transformers", "GPT2LMHeadModel"), TOKENS),
+    "transformers:T5EncoderModel": (_of("transformers", "T5EncoderModel"), TOKENS),
+    "transformers:WhisperEncoder": (_of("transformers", "WhisperEncoder"), BATCH),
+    "transformers:SegformerForSemanticSegmentation": (
+        _of("transformers", "SegformerForSemanticSegmentation"), {0: {0: (1, 1, 4), 2: (64, 128, 256), 3: (64, 160, 256)}},
+    ),
+    # detectors: one that is a network from end to end, one without what is not
+    "transformers:DetrForObjectDetection": (_of("transformers", "DetrForObjectDetection"), BATCH),
+    "torchvision:retinanet_resnet50_fpn, backbone and head": (
+        partial(_dense, "retinanet_resnet50_fpn"), {0: {0: (1, 1, 4), 2: (192, 256, 512), 3: (192, 320, 512)}},
+    ),
+}  # fmt: skip
+
+
+def versions() -> dict[str, str]:
+    """Of the libraries beside torch and torchvision."""
+    return {name: importlib.metadata.version(name) for name in ("transformers", "onnx")}
