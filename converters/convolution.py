@@ -132,3 +132,26 @@ def col2im(
     weight, gaps = _undilated(kernel, steps, gaps)
     weight, ends = _grown(weight, pad, gaps, extra)
     return net.reshape(net.deconvolution(windows, weight, None, steps, pad, gaps, 1, ends), net.out.shape)
+
+
+@converter(aten.unfold_backward.default)
+def unfold_backward(net: Network, grad_in: Parameter, input_sizes: list[int], dim: int, size: int, step: int) -> Tensor:
+    """unfold_backward(Tensor grad_in, SymInt[] input_sizes, int dim, int size, int step) -> Tensor
+
+    The inverse of Tensor.unfold, which torch.istft adds its windows up with. Cut into pieces as long as a step, the pieces
+    of one place in their windows lie side by side, and those of the next place one piece further on.
+    """
+    dim %= len(input_sizes)
+    x = net.tensor(grad_in)
+    x = net.permute(x, [*(d for d in range(x.ndim - 1) if d != dim), dim, x.ndim - 1])
+    rest, count, places = x.shape[:-2], x.shape[-2], -(-size // step)
+    x = net.pad(x, [0, places * step - size])
+    total: Tensor | None = None
+    for place in range(places):
+        pieces = net.pad(net.slice(x, x.ndim - 1, place * step, step), [0, 0, place, places - 1 - place])
+        total = pieces if total is None else net.add(total, pieces)
+    assert total is not None
+    line = net.reshape(total, (*rest, (count + places - 1) * step))
+    line = net.slice(line, line.ndim - 1, 0, (count - 1) * step + size)
+    line = net.pad(line, [0, input_sizes[dim] - line.shape[-1]])
+    return net.permute(line, [*range(dim), line.ndim - 1, *range(dim, line.ndim - 1)])

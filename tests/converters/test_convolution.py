@@ -18,6 +18,8 @@ from torch2edge.trace import trace
 
 aten = torch.ops.aten
 CONV = aten.convolution.default
+UNFOLD_BACKWARD = aten.unfold_backward.default
+WINDOW = torch.hann_window(32)
 LINE, IMAGE, VOLUME = (2, 4, 11), (2, 4, 9, 12), (1, 4, 5, 6, 7)
 
 
@@ -74,6 +76,13 @@ COMPUTED = [
     *rows(aten.col2im.default, [(nn.Fold((9, 8), 3, 2, (1, 2), (3, 2)), (2, 9, 12)), (nn.Fold(7, 2, stride=2), (8, 9))]),
     *rows(aten.col2im.default, [(nn.Fold((10, 9), (2, 3), (1, 2), 1, (1, 3)), (1, 6, 33))]),
     *rows(aten.col2im.default, [(nn.Fold(8, 3, padding=1, stride=2), (1, 18, 16))], (F16, BF16)),
+    *rows(UNFOLD_BACKWARD, [(lambda x: aten.unfold_backward(x, [2, 11], 1, 4, 2), (2, 4, 4))]),
+    *rows(UNFOLD_BACKWARD, [(lambda x: aten.unfold_backward(x, [3, 12, 2], -2, 5, 3), (3, 3, 2, 5))], (F32, F16)),
+    *rows(UNFOLD_BACKWARD, [(lambda x: aten.unfold_backward(x, [9, 2], 0, 2, 4), (2, 2, 2))]),
+    *rows(
+        UNFOLD_BACKWARD,
+        [(lambda x: torch.istft(torch.stft(x, 32, 8, window=WINDOW, return_complex=True), 32, 8, window=WINDOW), (2, 160))],
+    ),
     *rows(CONV, [(lambda x, w: F.conv2d(x, w, stride=2, padding=1), IMAGE, (6, 4, 3, 3))], (F32, F16)),
     *rows(CONV, [(lambda x, w, b: F.conv2d(x, w, b, groups=2), IMAGE, (6, 2, 3, 3), (6,))]),
     *rows(CONV, [(lambda x, w: F.conv1d(x, w, padding=1), LINE, (6, 4, 3))]),

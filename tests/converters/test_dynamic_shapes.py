@@ -106,6 +106,9 @@ DYNAMIC_ROWS = [
         (lambda x: F.unfold(x, 3, padding=1), IMAGE),
         (lambda x: F.unfold(x, 2, stride=2), IMAGE),
     ]),
+    *dynamic_rows(aten.unfold_backward.default, [
+        (lambda x: torch.ops.aten.unfold_backward(x.unfold(1, 4, 2), [x.shape[0], 6 * 8], 1, 4, 2), ("n", 6 * 8)),
+    ]),
     *dynamic_rows(aten.col2im.default, [(lambda x: F.fold(F.unfold(x, 3, padding=1), x.shape[2:], 3, padding=1), IMAGE)]),
     # made of sizes
     *dynamic_rows(aten.full.default, [

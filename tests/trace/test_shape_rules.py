@@ -7,11 +7,12 @@ from typing import Any
 
 import pytest
 import torch
+from torch import nn
 
 from torch2edge.inputs import read_inputs
 from torch2edge.sizes import compute, expression
 from torch2edge.trace import symbolic
-from torch2edge.trace.shape_rules import agree
+from torch2edge.trace.shape_rules import OTHER_FORMS, agree
 from torch2edge.trace.symbolic import Symbols
 from torch2edge.trace.tensor import storage_key
 
@@ -132,3 +133,21 @@ def test_sizes_agree_as_expressions() -> None:
     assert agree(3, 3)
     assert not agree(h, w)
     assert not agree(h, 12)
+
+
+@pytest.mark.parametrize("batch_first", [False, True])
+@pytest.mark.parametrize("bidirectional", [False, True])
+@pytest.mark.parametrize("kind", [nn.LSTM, nn.GRU, nn.RNN])
+def test_one_step_of_a_recurrent_op_tells_the_shapes_of_all(
+    kind: type[nn.RNNBase], bidirectional: bool, batch_first: bool
+) -> None:
+    module = kind(3, 5, num_layers=2, bidirectional=bidirectional, batch_first=batch_first).eval().to("meta")
+    func = {nn.LSTM: aten.lstm.input, nn.GRU: aten.gru.input, nn.RNN: aten.rnn_tanh.input}[kind]
+    state = torch.empty(4 if bidirectional else 2, 6, 5, device="meta")
+    arguments = (
+        torch.empty((6, 7, 3) if batch_first else (7, 6, 3), device="meta"),
+        [state, state] if kind is nn.LSTM else state, module._flat_weights, True, 2, 0.0, False, bidirectional, batch_first,
+    )  # fmt: skip
+    with torch.inference_mode():
+        given, expected = OTHER_FORMS[func](*arguments), func(*arguments)
+    assert [(t.shape, t.stride(), t.dtype) for t in given] == [(t.shape, t.stride(), t.dtype) for t in expected]

@@ -69,6 +69,8 @@ def complex_form(func: Any, args: Any, kwargs: Any, tensors: list[Tensor], here:
             f"{func} {here()}: TensorRT has no complex numbers, and this op of them no form in real ones here. Write it with "
             ".real, .imag, .abs() or torch.view_as_real."
         )
+    if rule is None and any(isinstance(t, Pair) for t in tensors):  # a converter would take it whole
+        return func.decompose if schema_of(func).composite else core_decompositions()[func]  # type: ignore[no-any-return]
     return rule
 
 

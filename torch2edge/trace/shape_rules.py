@@ -24,7 +24,7 @@ Rule = Callable[..., "Shape | None"]
 def rule_of(func: Any) -> Rule | None:
     """The rule for the shape of what ``func`` gives, a single tensor; None where there is none."""
     rule = _RULES.get(func)
-    if rule is None and torch.Tag.pointwise in func.tags and len(func._schema.returns) == 1:
+    if rule is None and torch.Tag.pointwise in getattr(func, "tags", ()) and len(func._schema.returns) == 1:
         return _pointwise
     return rule
 
@@ -226,9 +226,26 @@ def _itself(self: torch.Tensor, *args: Any, **kwargs: Any) -> torch.Tensor:
     return self
 
 
-# What PyTorch's own rules are asked instead.
+def _one_step(func: Any) -> Callable[..., Any]:
+    """PyTorch's rule of a recurrent op walks through all steps; one of them tells the shapes of the others."""
+
+    def rule(input: Any, hx: Any, params: Any, *options: Any) -> Any:
+        batch_first = options[-1]
+        result = func(input.narrow(int(batch_first), 0, 1), hx, params, *options)
+        width = result[0].shape[-1]
+        if batch_first:  # in memory the steps come first
+            output = result[0].new_empty((input.shape[1], input.shape[0], width)).transpose(0, 1)
+        else:
+            output = result[0].new_empty((*input.shape[:2], width))
+        return (output, *result[1:])
+
+    return rule
+
+
+# What PyTorch is asked instead where its own rule is in the way, whether sizes are symbolic or not.
 OTHER_FORMS: dict[Any, Callable[..., Any]] = {
     aten.max_pool1d.default: _max_pool1d,
+    **{op: _one_step(op) for op in (aten.lstm.input, aten.gru.input, aten.rnn_tanh.input, aten.rnn_relu.input)},
     **dict.fromkeys(  # in eval mode, which is all that is traced
         (aten.dropout.default, aten.feature_dropout.default, aten.alpha_dropout.default, aten.feature_alpha_dropout.default),
         _itself,

@@ -19,7 +19,7 @@ from ..errors import ConfigError, TraceError
 from ..graph import Graph, map_tensors
 from ..shapes import Dim, Dynamic
 from ..sizes import Constraint, expression, names_in, text
-from .shape_rules import OTHER_FORMS, hint, in_order, map_sizes, rule_of
+from .shape_rules import hint, in_order, map_sizes, rule_of
 from .source import caller
 from .view_rules import VIEW_RULES
 
@@ -127,7 +127,7 @@ class Symbols:
         )  # fmt: skip
         try:
             with self.mode, enable_python_dispatcher():  # else C++ kernels ask for plain integers
-                return OTHER_FORMS.get(func, func)(*args, **kwargs)
+                return func(*args, **kwargs)
         except no_rule as error:
             raise NotImplementedError(str(error)) from error
 

@@ -31,6 +31,7 @@ from .functional import (
     schema_of,
     static_index,
 )
+from .shape_rules import OTHER_FORMS
 from .source import caller, place
 from .symbolic import Symbols
 from .tensor import Buffer, Link, Traced, storage_key, tensors_in
@@ -307,7 +308,8 @@ class Tracer(TorchDispatchMode):
     def _shapes(self, func: Any, args: Any, kwargs: Any) -> Any:
         """PyTorch's shape rule of ``func``, run on the meta device."""
         try:
-            return self._symbols.call(func, args, kwargs) if self._symbols else func(*args, **kwargs)
+            form = OTHER_FORMS.get(func, func)
+            return self._symbols.call(form, args, kwargs) if self._symbols else form(*args, **kwargs)
         except NotImplementedError as error:
             if func.namespace != "aten":
                 raise TraceError(
