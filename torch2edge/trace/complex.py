@@ -70,7 +70,7 @@ def complex_form(func: Any, args: Any, kwargs: Any, tensors: list[Tensor], here:
             ".real, .imag, .abs() or torch.view_as_real."
         )
     if rule is None and any(isinstance(t, Pair) for t in tensors):  # a converter would take it whole
-        return func.decompose if schema_of(func).composite else core_decompositions()[func]  # type: ignore[no-any-return]
+        return func.decompose if schema_of(func).composite else core_decompositions()[func]
     return rule
 
 
