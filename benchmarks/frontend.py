@@ -40,14 +40,16 @@ from torch2edge.options import Options
 from torch2edge.structure import call_names, flatten_call
 from torch2edge.trace import trace
 
-Ranges = Mapping[int, Mapping[int, tuple[int, int, int]]]  # tensor -> axis -> (min, opt, max)
+Axes = Mapping[int, Mapping[int, str]]  # tensor -> axis -> name of its size
 IN_MEMORY = ("torchvision:resnet50", "torchvision:vit_b_16", "torchvision:swin_t")
 
 
-def ours(example: Example, ranges: Ranges) -> Any:
+def ours(example: Example, dynamic: Axes) -> Any:
     """trace + lower; returns what must stay alive."""
     converting = registry()
-    args, kwargs, names, declared = read_inputs(example.inputs, example.kwargs, torch.device("cpu"), dynamic=ranges)
+    args, kwargs, names, declared = read_inputs(
+        example.inputs, example.kwargs, torch.device("cpu"), dynamic=dynamic, dims=_dims(dynamic)
+    )
     graph = trace(
         example.model, args, kwargs, is_leaf=converting.is_leaf, module_classes=converting.module_classes(),
         functions=converting.functions(), dynamic=declared,
@@ -59,12 +61,12 @@ def ours(example: Example, ranges: Ranges) -> Any:
     return session, lowered
 
 
-def onnx_road(example: Example, ranges: Ranges) -> Any:
+def onnx_road(example: Example, dynamic: Axes) -> Any:
     """Export and parse; returns what must stay alive."""
     file = io.BytesIO()
     tensors, _ = flatten_call(example.inputs, example.kwargs)
     names = [f"input{i}" for i in range(len(tensors))]
-    axes = {names[i]: {axis: f"d{i}_{axis}" for axis in per_axis} for i, per_axis in ranges.items()}
+    axes = {names[i]: dict(per_axis) for i, per_axis in dynamic.items()}
     arguments = (*example.inputs, example.kwargs) if example.kwargs else tuple(example.inputs)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -78,23 +80,23 @@ def onnx_road(example: Example, ranges: Ranges) -> Any:
     return session, parser
 
 
-def seconds(road: Callable[..., Any], example: Example, ranges: Ranges) -> tuple[float, int]:
+def seconds(road: Callable[..., Any], example: Example, dynamic: Axes) -> tuple[float, int]:
     """Time of one run, and the number of layers that it made."""
     gc.collect()
     start = time.perf_counter()
-    session, _kept = road(example, ranges)
+    session, _kept = road(example, dynamic)
     return time.perf_counter() - start, session.network.num_layers
 
 
-def compare(name: str, example: Example, ranges: Ranges, pairs: int) -> dict[str, Any]:
+def compare(name: str, example: Example, dynamic: Axes, pairs: int) -> dict[str, Any]:
     """One model: both roads in turn."""
-    row: dict[str, Any] = {"model": name, "shapes": _shapes_text(example, ranges)}
+    row: dict[str, Any] = {"model": name, "shapes": _shapes_text(example, dynamic)}
     for road in (ours, onnx_road):
         try:
-            seconds(road, example, ranges)  # the first use loads libraries
+            seconds(road, example, dynamic)  # the first use loads libraries
         except Exception as error:
             return row | {"failed": f"{road.__name__}: {type(error).__name__}: {str(error)[:300]}"}
-    measured = [(seconds(ours, example, ranges), seconds(onnx_road, example, ranges)) for _ in range(pairs)]
+    measured = [(seconds(ours, example, dynamic), seconds(onnx_road, example, dynamic)) for _ in range(pairs)]
     ratios = [a[0] / b[0] for a, b in measured]
     return row | {
         "ours_s": round(statistics.median(a[0] for a, _ in measured), 4),
@@ -106,13 +108,18 @@ def compare(name: str, example: Example, ranges: Ranges, pairs: int) -> dict[str
     }
 
 
-def _shapes_text(example: Example, ranges: Ranges) -> str:
+def _shapes_text(example: Example, dynamic: Axes) -> str:
     tensors, structure = flatten_call(example.inputs, example.kwargs)
     told = []
     for i, (name, tensor) in enumerate(zip(call_names(structure), tensors)):
-        sizes = ["{}..{}".format(*ranges[i][a][::2]) if a in ranges.get(i, {}) else str(s) for a, s in enumerate(tensor.shape)]
+        sizes = [dynamic.get(i, {}).get(axis, str(size)) for axis, size in enumerate(tensor.shape)]
         told.append(f"{name} {'x'.join(sizes)}")
-    return ", ".join(told)
+    return ", ".join([*told, *(f"{name} {low} to {high}" for name, (low, _, high) in _dims(dynamic).items())])
+
+
+def _dims(dynamic: Axes) -> dict[str, tuple[int, int, int]]:
+    used = [name for per_axis in dynamic.values() for name in per_axis.values()]
+    return {name: dims for name, dims in frontend_models.DIMS.items() if name in used}
 
 
 def peak_memory(name: str) -> dict[str, Any]:
@@ -153,10 +160,10 @@ def rows(names: list[str], pairs: int) -> list[dict[str, Any]]:
     """Each model with fixed shapes, then with those that vary."""
     result = []
     for name in names:
-        make, ranges = frontend_models.MODELS[name]
+        make, axes = frontend_models.MODELS[name]
         example = make()
-        for per_tensor in ({}, ranges):
-            result.append(compare(name, example, per_tensor, pairs))
+        for dynamic in ({}, axes):
+            result.append(compare(name, example, dynamic, pairs))
             print(json.dumps(result[-1]), flush=True)
     return result
 

@@ -11,12 +11,14 @@ import torch
 from catalogue import Example, catalogue, detection
 from torch import nn
 
-__all__ = ["MODELS", "versions"]
+__all__ = ["DIMS", "MODELS", "versions"]
 
-Ranges = dict[int, dict[int, tuple[int, int, int]]]  # tensor -> axis -> (min, opt, max)
+Axes = dict[int, dict[int, str]]  # tensor -> axis -> name of its size
 
-BATCH = {0: {0: (1, 1, 8)}}
-TOKENS = {i: {0: (1, 2, 8), 1: (16, 128, 256)} for i in (0, 1)}  # ids and mask: batch, length
+DIMS = {"batch": (1, 2, 8), "length": (16, 128, 256), "height": (192, 256, 512), "width": (192, 320, 512)}
+BATCH = {0: {0: "batch"}}
+IMAGES = {0: {0: "batch", 2: "height", 3: "width"}}
+TOKENS = {i: {0: "batch", 1: "length"} for i in (0, 1)}  # ids and mask
 
 
 class Positional(nn.Module):
@@ -57,21 +59,19 @@ def _dense(name: str) -> Example:
     return Example(Dense(detection.make(name)).eval(), [torch.randn(1, 3, 256, 320)])
 
 
-MODELS: dict[str, tuple[Callable[[], Example], Ranges]] = {
-    "torchvision:resnet50": (_of("torchvision", "resnet50"), {0: {0: (1, 1, 8), 2: (64, 224, 320), 3: (64, 224, 320)}}),
+MODELS: dict[str, tuple[Callable[[], Example], Axes]] = {
+    "torchvision:resnet50": (_of("torchvision", "resnet50"), IMAGES),
     "torchvision:vit_b_16": (_of("torchvision", "vit_b_16"), BATCH),
     "torchvision:swin_t": (_of("torchvision", "swin_t"), BATCH),
     "transformers:BertModel": (_of("transformers", "BertModel"), TOKENS),
     "transformers:GPT2LMHeadModel": (_of("transformers", "GPT2LMHeadModel"), TOKENS),
     "transformers:T5EncoderModel": (_of("transformers", "T5EncoderModel"), TOKENS),
     "transformers:WhisperEncoder": (_of("transformers", "WhisperEncoder"), BATCH),
-    "transformers:SegformerForSemanticSegmentation": (
-        _of("transformers", "SegformerForSemanticSegmentation"), {0: {0: (1, 1, 4), 2: (64, 128, 256), 3: (64, 160, 256)}},
-    ),
+    "transformers:SegformerForSemanticSegmentation": (_of("transformers", "SegformerForSemanticSegmentation"), IMAGES),
     # detectors: one that is a network from end to end, one without what is not
     "transformers:DetrForObjectDetection": (_of("transformers", "DetrForObjectDetection"), BATCH),
     "torchvision:retinanet_resnet50_fpn, backbone and head": (
-        partial(_dense, "retinanet_resnet50_fpn"), {0: {0: (1, 1, 4), 2: (192, 256, 512), 3: (192, 320, 512)}},
+        partial(_dense, "retinanet_resnet50_fpn"), IMAGES,
     ),
 }  # fmt: skip
 

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 import torch
 
+import torch2edge
 from torch2edge.check.sizes import between, check_size_one, sizes_to_check
 from torch2edge.check.verify import Trial, draw, verify_sizes
 from torch2edge.errors import ConfigError
@@ -91,6 +92,18 @@ def test_size_one_of_a_trace_that_holds():
 def test_size_one_of_a_trace_that_does_not(reference, message):
     with pytest.raises(ConfigError, match=rf"with b = 1, t = 8 the model does not do .*{message}.*let b begin at 2"):
         check_size_one(graph(), reference, [torch.randn(2, 8, 3)], 1e-4)
+
+
+def test_two_sizes_that_may_be_one():
+    class Model(torch.nn.Module):
+        def forward(self, ids, mask):
+            return (ids * mask[torch.arange(len(ids))]).relu()
+
+    inputs = [torch.randn(2, 3), torch.randn(2, 3)]
+    ranges = {0: {0: (1, 2, 4)}, 1: {0: (1, 2, 4)}}
+    with pytest.raises(ConfigError, match=r"Are args\[0\]\.shape\[0\] and args\[1\]\.shape\[0\] always equal\? Then give"):
+        torch2edge.convert(Model().eval(), inputs, dynamic=ranges)
+    torch2edge.convert(Model().eval(), inputs, dynamic={0: {0: "n"}, 1: {0: "n"}}, dims={"n": (1, 2, 4)})
 
 
 def test_an_op_whose_rank_hangs_on_the_size():

@@ -58,6 +58,17 @@ def text(sizes: Sizes) -> str:
     return ", ".join(f"{name} = {size}" for name, size in sizes.items())
 
 
+def _one_name(graph: Graph) -> str:
+    """The way out where sizes vary one by one that may have to be equal: ids and their mask, say."""
+    ranges: dict[Any, list[str]] = {}
+    for name, dim in graph.dims.items():
+        ranges.setdefault(tuple(dim.ranges), []).append(name)
+    alike = next((names for names in ranges.values() if len(names) > 1), None)
+    if alike is None:
+        return ""
+    return f" Are {' and '.join(alike)} always equal? Then give these axes one name, with its range in dims."
+
+
 def check_size_one(graph: Graph, reference: Reference, examples: Sequence[torch.Tensor], tolerance: float) -> None:
     """Refuse a trace that does not hold where a dim is 1, which PyTorch takes for granted never to be.
 
@@ -76,7 +87,7 @@ def check_size_one(graph: Graph, reference: Reference, examples: Sequence[torch.
             names = " and ".join(n for n in ones if sizes[n] == 1)
             raise ConfigError(
                 f"with {text(sizes)} the model does not do what it does for larger sizes: {why}. An engine does the same for "
-                f"all sizes: let {names} begin at 2, or make the axis static."
+                f"all sizes: let {names} begin at 2, or make the axis static." + _one_name(graph)
             )
 
 
