@@ -119,7 +119,9 @@ def decide(seen: Mapping[str, Any], attempt: Attempt, fresh: Mapping[str, Any] |
         done.add(path)
         one = seen[path]
         reason, deeper = "", True
-        if one.calls:
+        if one.problem:
+            reason = one.problem
+        elif one.calls:
             reason = _blocked(path, seen, fresh)
             if not reason:
                 try:

@@ -50,6 +50,7 @@ class Seen:
     ops: int = 0  # ATen calls that ran in it and in no submodule of it
     flops: int = 0  # of its matrix products and convolutions, likewise
     changed: list[str] = field(default_factory=list)  # its attributes that the forward left changed
+    problem: str = ""  # why its calls could not be seen
 
     def written_afterwards(self) -> bool:
         """Whether an output that shares memory with an input or a parameter was written to after it was returned."""
@@ -118,6 +119,9 @@ def _hooks(seen: dict[str, Seen]) -> Iterator[_Counting]:
         for path, one in seen.items():
             if any(path.startswith(f"{outer}." if outer else "") and path != outer for outer in scripted):
                 continue  # TorchScript runs them without Python
+            if isinstance(one.module, torch.jit.RecursiveScriptModule):  # type: ignore[attr-defined]
+                one.problem = f"it is a {type(one.module).__name__} (torch.jit), which takes no hooks"
+                continue
             handles.append(one.module.register_forward_pre_hook(enter(path), prepend=True, with_kwargs=True))
             handles.append(one.module.register_forward_hook(leave(path), with_kwargs=True))
         yield counting
