@@ -21,6 +21,7 @@ from .check.drift import first_drift, parsed_drift
 from .check.onnx_model import OnnxModel
 from .check.reference import ReferenceExecutor
 from .check.sizes import check_size_one, sizes_to_check
+from .check.tf32 import tf32 as tf32_switched
 from .check.verify import TOLERANCE, draw, verify_sizes
 from .errors import (
     ConfigError,
@@ -290,7 +291,7 @@ def _original(
 
     def run(tensors: list[torch.Tensor]) -> list[torch.Tensor]:
         call = unflatten(structure, tensors)
-        with unchanged(model), eager_only(), torch.no_grad():
+        with unchanged(model), eager_only(), torch.no_grad(), tf32_switched(False):
             result, given = flatten(model(*call["args"], **call["kwargs"]))
         if not same(given, graph.output_structure):
             raise VerificationError(

@@ -12,6 +12,7 @@ from torch import nn
 
 from . import _trt
 from .check.nested import compare_nested
+from .check.tf32 import tf32
 from .check.verify import TRIALS, draw
 from .cut import Plan, TooSmall, decide
 from .errors import ConfigError, ConversionError, Torch2EdgeError, VerificationError
@@ -182,7 +183,7 @@ def _verify(
     worst: dict[str, CheckRow] = {}
     for trial in _WHOLE:
         fresh = draw(tensors, trial)
-        with unchanged(model), torch.no_grad(), eager_only(), warnings.catch_warnings():
+        with unchanged(model), torch.no_grad(), eager_only(), tf32(False), warnings.catch_warnings():
             warnings.simplefilter("ignore", ReferenceWarning)
             warnings.simplefilter("ignore", PartitionWarning)
             # each its own copies: a forward may write to its inputs

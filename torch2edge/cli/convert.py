@@ -18,6 +18,7 @@ from .. import _trt
 from .._trt import capabilities
 from ..api import convert
 from ..bench import time_cuda
+from ..check.tf32 import tf32 as tf32_switched
 from ..errors import ConfigError, VerificationError
 from ..lower import OnnxFile
 from ..options import FALLBACKS, ONNX_EXPORTERS
@@ -200,14 +201,9 @@ def _times(model: nn.Module | str, module: EdgeModule | PartitionedModule, input
         engine += str(time_cuda(lambda: module(*here)))
         return [f"on {_trt.gpu_name()}, CUDA events, after 20 calls of warm-up:", engine]
     model = model.cuda()
-    matmul = torch.backends.cuda.matmul.allow_tf32
-    torch.backends.cuda.matmul.allow_tf32 = tf32
-    try:
-        with torch.no_grad(), torch.backends.cudnn.flags(allow_tf32=tf32):
-            eager = time_cuda(lambda: model(*here))
-            engine += str(time_cuda(lambda: module(*here)))
-    finally:
-        torch.backends.cuda.matmul.allow_tf32 = matmul
+    with torch.no_grad(), tf32_switched(tf32):
+        eager = time_cuda(lambda: model(*here))
+        engine += str(time_cuda(lambda: module(*here)))
     return [
         f"on {_trt.gpu_name()}, TF32 {'on' if tf32 else 'off'} for both, CUDA events, after 20 calls of warm-up:",
         f"  PyTorch {torch.__version__}, eager: {eager}",
