@@ -13,7 +13,6 @@ from typing import Any
 import torch
 from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils.flop_counter import flop_registry
 
 from ..errors import InputError
 from ..structure import Structure, flatten, flatten_call, text
@@ -81,14 +80,16 @@ class _Counting(TorchDispatchMode):
     """Counts ATen calls, and what they compute, for the submodule that runs."""
 
     def __init__(self, seen: dict[str, Seen]) -> None:
+        from torch.utils.flop_counter import flop_registry  # it imports Triton: 0.2 s, which an import of ours must not cost
+
         super().__init__()  # type: ignore[no-untyped-call]
-        self.seen, self.stack = seen, [""]
+        self.seen, self.stack, self.flops_of = seen, [""], flop_registry
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         one = self.seen[self.stack[-1]]
         one.ops += 1
         result = func(*args, **(kwargs or {}))
-        count = flop_registry.get(getattr(func, "_overloadpacket", None))
+        count = self.flops_of.get(getattr(func, "_overloadpacket", None))
         if count is not None:
             one.flops += int(count(*args, **(kwargs or {}), out_val=result))
         return result
