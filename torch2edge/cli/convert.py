@@ -19,14 +19,14 @@ from .._trt import capabilities
 from ..api import convert
 from ..bench import time_cuda
 from ..check.tf32 import tf32 as tf32_switched
-from ..errors import ConfigError, VerificationError
+from ..errors import ConfigError, InputError, VerificationError
 from ..lower import OnnxFile
 from ..options import FALLBACKS, ONNX_EXPORTERS
 from ..run import EdgeModule, PartitionedModule
 from .model import load_model, load_weights
 from .shape import example_inputs, shape
 
-__all__ = ["add_convert", "add_model", "check_writable", "declared", "module_of", "write_json"]
+__all__ = ["add_convert", "add_model", "check_writable", "declared", "module_of", "with_list_hint", "write_json"]
 
 DTYPES = {str(d).removeprefix("torch."): d for d in
           (torch.float32, torch.float16, torch.bfloat16, torch.int32, torch.int64, torch.uint8, torch.bool)}  # fmt: skip
@@ -131,6 +131,8 @@ def _run(arguments: argparse.Namespace) -> int:
         except VerificationError as error:
             write_json(arguments.json, error.report)
             raise
+        except InputError as error:
+            raise with_list_hint(arguments, error) from error
     write_json(arguments.json, module.report)
     if arguments.json != "-":
         print(module.report)
@@ -145,6 +147,13 @@ def _run(arguments: argparse.Namespace) -> int:
     elif arguments.json != "-":
         print("not saved; -o FILE saves the engine")
     return 0
+
+
+def with_list_hint(arguments: argparse.Namespace, error: InputError) -> InputError:
+    """The error, with a word on ``--list`` where the model speaks of a list and was given none."""
+    if arguments.list or "list of" not in str(error):
+        return error
+    return InputError(f"{error}. --list gives the inputs as one list")
 
 
 def module_of(arguments: argparse.Namespace) -> nn.Module:
