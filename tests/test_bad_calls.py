@@ -147,7 +147,7 @@ def test_an_exported_program_keeps_its_own_sizes() -> None:
     convert(program, [X], dynamic={0: {0: (1, 2, 8)}}, verify=False)
     told(lambda: convert(program, [X], dynamic={0: {0: (1, 2, 16)}}), ConfigError, f"demands {B} <= 8", f"max has {B} = 16")
     static = torch.export.export(convs(), (X,))
-    told(lambda: convert(static, [X], dynamic={0: {0: (1, 2, 8)}}), ConfigError, f"demands {B} == 2", f"min has {B} = 1")
+    told(lambda: convert(static, [X], dynamic={0: {0: (1, 2, 8)}}), ConfigError, f"demands {B} == 2", "dynamic_shapes=")
     told(lambda: convert(static, [X[:1]]), InputError, "without torch2edge either", "(1, 3, 8, 8)")
 
 
