@@ -72,3 +72,53 @@ def test_convert_with_the_fallback_saves_a_state_dict(file, tmp_path, capsys):
     module = torch2edge.PartitionedModule(space["Branch"]())
     module.load_state_dict(torch.load(saved, weights_only=True))
     assert module.report.check[0].passed
+
+
+WANTS_A_LIST = (
+    FACTORY
+    + """
+class Wants(Branch):
+    def forward(self, images):
+        if not isinstance(images, list):
+            raise ValueError("images is expected to be a list of tensors")
+        return super().forward(images)
+
+def scripted():
+    return torch.jit.trace(block().eval(), torch.ones(1, 3, 8, 8))
+
+class Holds(Branch):
+    def __init__(self):
+        super().__init__()
+        self.last = torch.jit.script(torch.nn.ReLU())
+
+    def forward(self, x):
+        return self.last(super().forward(x))
+"""
+)
+
+
+@pytest.mark.parametrize("command", ["plan", "convert"])
+def test_a_model_that_wants_a_list(command, tmp_path, capsys):
+    (tmp_path / "model.py").write_text(WANTS_A_LIST)
+    arguments = [command, "--model", f"{tmp_path}/model.py:Wants", "--shape", "3x8x8"]
+    assert main(arguments) == 2
+    told = capsys.readouterr().err
+    assert "images is expected to be a list of tensors" in told
+    assert "--list gives the inputs as one list" in told
+    assert main([*arguments, "--list", *(["--fallback", "torch"] if command == "convert" else [])]) == 0
+    assert "--list" not in capsys.readouterr().err
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_modules_of_torch_jit(tmp_path, capsys):
+    (tmp_path / "model.py").write_text(WANTS_A_LIST)
+    for command, name, said in (
+        ("plan", "scripted", "(torch.jit)"),
+        ("convert", "scripted", "error: the model itself is a TopLevelTracedModule (torch.jit)"),
+        ("plan", "Holds", "last: it is a RecursiveScriptModule (torch.jit), which takes no hooks"),
+        ("convert", "Holds", "error: the submodule last is a RecursiveScriptModule (torch.jit)"),
+    ):
+        status = main([command, "--model", f"{tmp_path}/model.py:{name}", "--shape", "1x3x8x8"])
+        printed = capsys.readouterr()
+        assert said in printed.out + printed.err
+        assert status == (0 if command == "plan" else 2)

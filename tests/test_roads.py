@@ -11,6 +11,9 @@ from torch import nn
 
 import torch2edge
 from torch2edge import RandomOpError, TraceError
+from torch2edge.graph import Constant
+from torch2edge.lower import registry
+from torch2edge.trace import names_of, trace
 
 pytestmark = pytest.mark.filterwarnings("ignore::torch2edge.ReferenceWarning")
 X = torch.randn(1, 4, 6, 6)
@@ -59,3 +62,26 @@ def test_a_program_that_gives_no_module(monkeypatch: Any) -> None:
     monkeypatch.setattr(type(program), "module", refuse)
     with pytest.raises(TraceError, match=r"the ExportedProgram gives no module: RuntimeError: not in this dialect"):
         torch2edge.convert(program, [X])
+
+
+def test_a_weight_under_several_names_goes_by_its_first() -> None:
+    class Tied(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.first, self.second = nn.Linear(6, 6), nn.Linear(6, 6)
+            self.second.weight = self.first.weight
+            self.register_buffer("again", self.first.bias)  # a parameter that is a buffer too
+            self.register_buffer("scale", torch.rand(6))
+            self.second.register_buffer("scale", self.scale)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return self.second(self.first(x) * self.second.scale) + self.again
+
+    model = Tied().eval()
+    names = names_of(model)
+    graph = trace(model, [X], is_leaf=registry().is_leaf)
+    traced = {arg.name for op in graph.ops for arg in op.args if isinstance(arg, Constant)}
+    kept = torch2edge.convert(model, [X], keep_network=True)._kept
+    assert kept is not None
+    lowered = set(kept[1].weights_by_name)
+    assert set(names.values()) == traced == lowered == {"first.weight", "first.bias", "second.bias", "scale"}

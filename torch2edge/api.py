@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import os
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -20,10 +21,18 @@ from .check.drift import first_drift, parsed_drift
 from .check.onnx_model import OnnxModel
 from .check.reference import ReferenceExecutor
 from .check.sizes import check_size_one, sizes_to_check
+from .check.tf32 import tf32 as tf32_switched
 from .check.verify import TOLERANCE, draw, verify_sizes
-from .errors import ConfigError, InputError, ReferenceExecutionError, UnsupportedLayerError, VerificationError
+from .errors import (
+    ConfigError,
+    InputError,
+    ReferenceExecutionError,
+    Torch2EdgeError,
+    UnsupportedLayerError,
+    VerificationError,
+)
 from .graph import Graph
-from .inputs import read_inputs
+from .inputs import device_of, fixed_inputs, positional, read_inputs
 from .lower import Lowered, OnnxFile, registry
 from .options import FALLBACKS, Options
 from .partition import MIN_OPS, part_converter, partition, plan
@@ -31,7 +40,7 @@ from .report import Report
 from .roads import network, opened
 from .run import EdgeModule, PartitionedModule, read
 from .run.engine_file import FORMAT, check_built_for_here
-from .shapes import Dynamic, Input
+from .shapes import Dynamic
 from .structure import flatten, flatten_call, same, text, unflatten
 from .trace import trace, unchanged
 from .trace.compiled import eager_only
@@ -121,52 +130,36 @@ def convert(
         Torch2EdgeError: one of its kinds, see ``torch2edge.errors``.
     """
     model, file = opened(model)
-    if not isinstance(model, nn.Module):
-        raise InputError(
-            f"the model must be a torch.nn.Module, but is a {type(model).__name__}: wrap a function in a module whose forward "
-            "calls it"
-        )
-    for path, submodule in model.named_modules():
-        if isinstance(submodule, EdgeModule):
-            raise InputError(
-                f"{path or 'the model'} is an EdgeModule: an engine cannot become layers again. Convert the original module, "
-                "or the modules around this one"
-            )
+    assert isinstance(model, nn.Module)
     if isinstance(compute_capabilities, str):
         compute_capabilities = (compute_capabilities,)
     _check_fallback(fallback, file)
+    placed = _paths_of(model, device_types, file)
+    options = Options(
+        fp16=fp16, tf32=tf32, optimization_level=optimization_level, workspace=workspace,
+        default_device_type=default_device_type, device_types=placed, dla_core=dla_core,
+        gpu_fallback=gpu_fallback, tactic_sources=tactic_sources, compute_capabilities=tuple(compute_capabilities),
+        fallback=fallback, onnx_exporter=onnx_exporter, onnx_opset=onnx_opset, tolerance=tolerance,
+    )  # fmt: skip
+    names = {"input_names": input_names, "output_names": output_names}
+    shapes = {
+        "dynamic": dynamic, "dims": dims, "min_shapes": min_shapes, "opt_shapes": opt_shapes, "max_shapes": max_shapes,
+    }  # fmt: skip
     if fallback == "torch":
-        if dynamic or dims or min_shapes is not None or max_shapes is not None:
-            raise ConfigError(
-                "dynamic shapes with fallback='torch' are not there yet: the engines of the parts have fixed shapes"
-            )
         settings = {
             "fp16": fp16, "tf32": tf32, "default_device_type": default_device_type, "dla_core": dla_core,
             "gpu_fallback": gpu_fallback, "converters": converters, "optimization_level": optimization_level,
             "workspace": workspace, "tactic_sources": tactic_sources, "compute_capabilities": compute_capabilities,
-            "verify": verify, "tolerance": tolerance, "progress": progress,
+            "keep_network": keep_network, "verify": verify, "tolerance": tolerance, "progress": progress,
         }  # fmt: skip
-        names = {"input_names": input_names, "output_names": output_names}
-        one = part_converter(convert, _paths_of(model, device_types), settings, names)
+        args, kwargs = fixed_inputs(model, inputs, kwargs, **shapes)
         return partition(
-            model, _positional(inputs), dict(kwargs or {}), convert_one=one, converters=converters, min_ops=min_ops,
-            verify=verify, tolerance=tolerance,
+            model, args, kwargs, convert_one=part_converter(convert, placed, settings, names), converters=converters,
+            min_ops=min_ops, verify=verify, tolerance=tolerance,
         )  # fmt: skip
     clock = _Clock(progress)
-    options = Options(
-        fp16=fp16, tf32=tf32, optimization_level=optimization_level, workspace=workspace,
-        default_device_type=default_device_type, device_types=_paths_of(model, device_types, file), dla_core=dla_core,
-        gpu_fallback=gpu_fallback, tactic_sources=tactic_sources, compute_capabilities=tuple(compute_capabilities),
-        fallback=fallback, onnx_exporter=onnx_exporter, onnx_opset=onnx_opset,
-    )  # fmt: skip
-    device = next((t.device for t in (*model.parameters(), *model.buffers())), torch.device("cpu"))
-    args, kwargs, given_names, declared = read_inputs(
-        _positional(inputs), kwargs or {}, device, dynamic=dynamic, dims=dims, min_shapes=min_shapes,
-        opt_shapes=opt_shapes, max_shapes=max_shapes,
-    )  # fmt: skip
-    if declared and (file or fallback == "onnx"):
-        raise ConfigError("dynamic shapes by way of ONNX are not there yet: leave fallback at 'error', or give fixed shapes")
-    _refuse_dynamic_dla(options, declared)
+    args, kwargs, given_names, declared = read_inputs(positional(inputs), kwargs or {}, device_of(model), **shapes)
+    _refuse_dynamic(options, declared, file)
     converting = registry().extended(converters)
     with clock("trace"):
         traced = None if file else trace(
@@ -179,7 +172,6 @@ def convert(
         with clock("sizes"):
             _check_size_one(model, args, kwargs, traced, options, tolerance)
     with clock("lower"):
-        names = {"input_names": input_names, "output_names": output_names}
         road = network(model, file, traced, args, kwargs, options, converting, names)
     graph, lowered, session = road.graph, road.lowered, road.session
     session.place(lowered.network.layers)
@@ -209,7 +201,11 @@ def convert(
     return module
 
 
-def _refuse_dynamic_dla(options: Options, declared: Dynamic) -> None:
+def _refuse_dynamic(options: Options, declared: Dynamic, file: OnnxFile | None) -> None:
+    if declared and file:
+        raise ConfigError(f"dynamic shapes of an ONNX file are not there yet: give fixed shapes for {file.path}")
+    if declared and options.fallback == "onnx":
+        raise ConfigError("dynamic shapes by way of ONNX are not there yet: leave fallback at 'error', or give fixed shapes")
     if declared and options.wants_dla():
         names = ", ".join(map(str, declared.dims.values()))
         raise ConfigError(f"the DLA takes no dynamic shapes, but {names}. Convert with fixed shapes, or for the GPU.")
@@ -230,6 +226,8 @@ class _Clock:
     """Seconds by stage."""
 
     def __init__(self, progress: Callable[[str], None] | None) -> None:
+        if progress is not None and not callable(progress):
+            raise ConfigError(f"progress is {progress!r}; it must be a function that takes the name of a stage, e.g. print")
         self.seconds: dict[str, float] = {}
         self._progress = progress or (lambda stage: None)
 
@@ -248,29 +246,22 @@ def _check_fallback(fallback: str, file: OnnxFile | None) -> None:
         raise ConfigError(f"fallback='torch': {file.path} is an ONNX file, of which nothing can stay in PyTorch")
 
 
-def _positional(inputs: Any) -> list[Any]:
-    if isinstance(inputs, (torch.Tensor, Input)):
-        return [inputs]
-    if not isinstance(inputs, (list, tuple)):
-        raise InputError(
-            f"inputs must be a list of the positional inputs, e.g. convert(model, [x]), but is a {type(inputs).__name__}. "
-            "Keyword inputs go into kwargs: convert(model, [x], {'mask': m})."
-        )
-    return list(inputs)
-
-
 def _paths_of(
     model: nn.Module, device_types: Mapping[nn.Module | str, Any] | None, file: OnnxFile | None = None
 ) -> dict[str, Any]:  # fmt: skip
     """``device_types`` by module path."""
     paths = {id(m): path for path, m in model.named_modules()}
     known = file.modules() if file else set(paths.values())
-    result = {}
+    result: dict[str, Any] = {}
+    if device_types is not None and not isinstance(device_types, Mapping):
+        raise ConfigError(f"device_types is a {type(device_types).__name__}; write {{submodule: trt.DeviceType.DLA}}")
     for key, device in (device_types or {}).items():
         path = key if isinstance(key, str) else paths.get(id(key))
         if path is None or path not in known:
             shown = repr(key) if isinstance(key, str) else f"a {type(key).__name__}"
-            raise ConfigError(f"device_types: {shown} is no submodule of the model")
+            near = difflib.get_close_matches(key, known, 3) if isinstance(key, str) else []
+            tip = f"; near it: {', '.join(near)}" if near else ""
+            raise ConfigError(f"device_types: {shown} is no submodule of the model{tip}")
         if not isinstance(device, trt.DeviceType):
             raise ConfigError(f"device_types[{path!r}] is {device!r}; it must be trt.DeviceType.GPU or trt.DeviceType.DLA")
         result[path] = device
@@ -300,7 +291,7 @@ def _original(
 
     def run(tensors: list[torch.Tensor]) -> list[torch.Tensor]:
         call = unflatten(structure, tensors)
-        with unchanged(model), eager_only(), torch.no_grad():
+        with unchanged(model), eager_only(), torch.no_grad(), tf32_switched(False):
             result, given = flatten(model(*call["args"], **call["kwargs"]))
         if not same(given, graph.output_structure):
             raise VerificationError(
@@ -311,6 +302,26 @@ def _original(
         return result
 
     return run, examples
+
+
+def _told(original: Callable[[list[torch.Tensor]], list[torch.Tensor]]) -> Callable[[list[torch.Tensor]], list[torch.Tensor]]:
+    """``original``; an error of the model itself says whose it is."""
+
+    def run(tensors: list[torch.Tensor]) -> list[torch.Tensor]:
+        try:
+            return original(tensors)
+        except Torch2EdgeError:
+            raise
+        except Exception as error:
+            reason = (str(error).splitlines() or ["no message"])[0]
+            raise InputError(
+                f"the model does not run on inputs like the example's, without torch2edge either: {type(error).__name__}: "
+                f"{reason}. The check draws floats from normal distributions, and integers between the example's smallest and "
+                "largest: give an example that the model takes, Input(..., low=, high=) for one, or leave the check out "
+                "(verify=False)"
+            ) from error
+
+    return run
 
 
 def _check_size_one(
@@ -325,7 +336,8 @@ def _verify(
     model: nn.Module, args: list[Any], kwargs: dict[str, Any], module: EdgeModule, graph: Graph, lowered: Lowered,
     session: BuildSession, report: Report,
 ) -> None:  # fmt: skip
-    original, examples = _original(model, args, kwargs, graph, report)
+    unguarded, examples = _original(model, args, kwargs, graph, report)
+    original = _told(unguarded)
     here = not _trt.why_not_executable()
     run = module._run if here else _reference(session, lowered)
     report.checked_by = f"{capabilities().title} on {_trt.gpu_name()}" if here else "the reference executor"

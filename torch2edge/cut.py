@@ -90,7 +90,7 @@ class Plan:
 
     def _table(self) -> str:
         rows = [
-            [r.path or "(model)", r.kind, r.runs, r.calls, r.ops, f"{r.flops / 1e6:.1f}",
+            [r.path or "(model)", r.kind, r.runs, r.calls or "", r.ops, f"{r.flops / 1e6:.1f}",
              *((r.tensors, f"{r.bytes / 1024:.1f} KiB") if r.runs == "engine" else ("", ""))] for r in self.rows
         ]  # fmt: skip
         return table(["module", "class", "runs in", "calls", "ops", "MFLOPs", "tensors across", "bytes across"], rows)
@@ -119,7 +119,9 @@ def decide(seen: Mapping[str, Any], attempt: Attempt, fresh: Mapping[str, Any] |
         done.add(path)
         one = seen[path]
         reason, deeper = "", True
-        if one.calls:
+        if one.problem:
+            reason = one.problem
+        elif one.calls:
             reason = _blocked(path, seen, fresh)
             if not reason:
                 try:

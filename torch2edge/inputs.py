@@ -6,14 +6,57 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
+from torch import nn
 
 from .errors import ConfigError, InputError
 from .shapes import Dynamic, Input, Range, axes_of, check_examples, declare, is_shape, ranges_of, triples
 from .structure import Structure, call_names, flatten_call, unflatten
 
-__all__ = ["read_inputs"]
+__all__ = ["fixed_inputs", "positional", "read_inputs"]
 
 Axes = dict[int, dict[int, Any]]  # input -> axis -> name of a dim, or ranges
+_FORMS = {
+    "kwargs": "e.g. {'mask': m}; positional inputs go into the list",
+    "dynamic": "e.g. {0: {0: (1, 8, 16)}} for axis 0 of the first input",
+    "dims": "e.g. {'batch': (1, 8, 16)}",
+}
+
+
+def positional(inputs: Any) -> list[Any]:
+    """The positional inputs as a list; a tensor alone is the only one.
+
+    Raises:
+        InputError: it is neither.
+    """
+    if isinstance(inputs, (torch.Tensor, Input)):
+        return [inputs]
+    if not isinstance(inputs, (list, tuple)):
+        raise InputError(
+            f"inputs must be a list of the positional inputs, e.g. convert(model, [x]), but is a {type(inputs).__name__}. "
+            "Keyword inputs go into kwargs: convert(model, [x], {'mask': m})."
+        )
+    return list(inputs)
+
+
+def fixed_inputs(model: nn.Module, inputs: Any, kwargs: Any, **shapes: Any) -> tuple[list[Any], dict[str, Any]]:
+    """Example inputs for a model that is cut into parts; ``shapes`` are the arguments of ``convert`` that declare axes.
+
+    Raises:
+        ConfigError: an axis is declared dynamic.
+        InputError: see ``read_inputs``.
+    """
+    args, keywords, _, declared = read_inputs(positional(inputs), kwargs or {}, device_of(model), **shapes)
+    if declared:
+        raise ConfigError(
+            "dynamic shapes with fallback='torch', or in a plan for it, are not there yet: the engines of the parts have "
+            f"fixed shapes, but {', '.join(map(str, declared.dims.values()))}"
+        )
+    return args, keywords
+
+
+def device_of(model: nn.Module) -> torch.device:
+    """Where a model is: examples are made there."""
+    return next((t.device for t in (*model.parameters(), *model.buffers())), torch.device("cpu"))
 
 
 def read_inputs(
@@ -28,6 +71,9 @@ def read_inputs(
         ConfigError: ranges, names or axes that cannot be.
         InputError: an example tensor outside of its range.
     """
+    for what, given in (("kwargs", kwargs), ("dynamic", dynamic), ("dims", dims)):
+        if given is not None and not isinstance(given, Mapping):
+            raise ConfigError(f"{what} is a {type(given).__name__}; it must be a dict, {_FORMS[what]}")
     leaves, structure = flatten_call(args, kwargs, (torch.Tensor, Input))
     names = [leaf.name if isinstance(leaf, Input) and leaf.name else n for leaf, n in zip(leaves, call_names(structure))]
     ranges = {n: ranges_of(r, f"dims[{n!r}]") for n, r in (dims or {}).items()}
@@ -52,7 +98,13 @@ def read_inputs(
 def _merge(ranges: dict[str, tuple[Range, ...]], more: Mapping[str, tuple[Range, ...]], who: str) -> None:
     for name, given in more.items():
         if ranges.setdefault(name, given) != given:
-            raise ConfigError(f"{who} gives the dim {name!r} the range {given}, but it was given {ranges[name]} before")
+            raise ConfigError(
+                f"{who} gives the dim {name!r} the range {_text(given)}, but it was given {_text(ranges[name])} before"
+            )
+
+
+def _text(ranges: tuple[Range, ...]) -> str:
+    return str(ranges[0] if len(ranges) == 1 else list(ranges))
 
 
 def _add(axes: Axes, i: int, per_axis: Mapping[int, Any], names: Sequence[str]) -> None:

@@ -36,6 +36,7 @@ class Options:
     fallback: str = "error"
     onnx_exporter: str = "torchscript"
     onnx_opset: int | None = None
+    tolerance: float | None = None
 
     def __post_init__(self) -> None:
         caps = capabilities()
@@ -44,10 +45,12 @@ class Options:
                 f"fp16=True: {caps.title} is strongly typed (it has no FP16 mode; the dtypes of the model decide). Convert "
                 "model.half() with half inputs."
             )
-        if self.optimization_level not in (None, 0, 1, 2, 3, 4, 5):
+        if self.optimization_level not in (None, 0, 1, 2, 3, 4, 5) or isinstance(self.optimization_level, bool):
             raise ConfigError(f"optimization_level must be 0 to 5, but is {self.optimization_level!r}")
         if self.workspace is not None and not (isinstance(self.workspace, int) and self.workspace > 0):
             raise ConfigError(f"workspace is a size in bytes, but is {self.workspace!r}")
+        if isinstance(self.tolerance, bool) or not isinstance(self.tolerance, (int, float, type(None))):
+            raise ConfigError(f"tolerance is the largest relative error of an output, a number, but is {self.tolerance!r}")
         if self.default_device_type is not None and not isinstance(self.default_device_type, trt.DeviceType):
             raise ConfigError(f"default_device_type is {self.default_device_type!r}; it must be trt.DeviceType.GPU or .DLA")
         if self.tactic_sources is not None and not hasattr(trt.IBuilderConfig, "set_tactic_sources"):

@@ -12,21 +12,24 @@ from torch import nn
 
 from . import _trt
 from .check.nested import compare_nested
+from .check.tf32 import tf32
 from .check.verify import TRIALS, draw
 from .cut import Plan, TooSmall, decide
-from .errors import ConversionError, Torch2EdgeError, VerificationError
+from .errors import ConfigError, ConversionError, Torch2EdgeError, VerificationError
 from .graph import Graph
+from .inputs import fixed_inputs
 from .lower import Registry, registry
 from .lower.check import check
 from .report import CheckRow
+from .roads import opened
 from .run import EdgeModule
 from .run.module import ReferenceWarning
 from .run.partition import PartitionedModule, PartitionReport, PartitionWarning
 from .structure import flatten_call, unflatten
 from .trace import trace, unchanged
 from .trace.calls import Seen, observe
-from .trace.checks import check_model
-from .trace.compiled import eager_only, unwrap
+from .trace.checks import check_state
+from .trace.compiled import eager_only
 
 __all__ = ["MIN_OPS", "part_converter", "partition", "plan"]
 
@@ -37,7 +40,7 @@ ConvertOne = Callable[[str, nn.Module, Sequence[Any], Mapping[str, Any]], EdgeMo
 
 
 def plan(
-    model: nn.Module,
+    model: nn.Module | torch.export.ExportedProgram,
     inputs: Sequence[Any] | torch.Tensor,
     kwargs: Mapping[str, Any] | None = None,
     *,
@@ -51,8 +54,8 @@ def plan(
     layers are made or an engine is built (an op's arguments that TensorRT refuses) is not foreseen.
 
     Args:
-        model: in eval mode, on one device. It is left as it was.
-        inputs: the positional inputs, as for ``convert``.
+        model: in eval mode, on one device. It is left as it was. Also an ``ExportedProgram``.
+        inputs: the positional inputs, as for ``convert``; of fixed shapes.
         kwargs: the keyword inputs.
         converters: ATen overload or module class -> converter, as for ``convert``.
         min_ops: submodules with fewer ops do not become engines.
@@ -61,12 +64,16 @@ def plan(
         The plan: print it, or take its ``rows``, ``engines``, ``coverage``, ``unsupported`` or ``to_dict()``.
 
     Raises:
+        ConfigError: the model is an ONNX file, or an input has dynamic shapes.
         InputError: the model does not run on these inputs.
         TrainingModeError: a module is in training mode.
     """
-    model, converting = unwrap(model), registry().extended(converters)
-    args = [inputs] if isinstance(inputs, torch.Tensor) else list(inputs)
-    made, _ = _decide(model, args, dict(kwargs or {}), converting, min_ops, lambda path, module, args, kwargs: None)
+    model, file = opened(model)
+    if file is not None:
+        raise ConfigError(f"plan: {file.path} is an ONNX file, which has no submodules that could stay in PyTorch")
+    assert isinstance(model, nn.Module)
+    args, keywords = fixed_inputs(model, inputs, kwargs)
+    made, _ = _decide(model, args, keywords, registry().extended(converters), min_ops, lambda path, module, args, kwargs: None)
     return made
 
 
@@ -83,6 +90,7 @@ def partition(
         An ``EdgeModule`` where the whole model converts, else a ``PartitionedModule``.
 
     Raises:
+        ConfigError: ``min_ops`` is no number.
         ConversionError: nothing converts.
         VerificationError: the partitioned model's outputs are not the model's.
     """
@@ -134,7 +142,9 @@ def part_converter(
 def _decide(
     model: nn.Module, args: Sequence[Any], kwargs: Mapping[str, Any], converting: Registry, min_ops: int, convert_one: Any
 ) -> tuple[Plan, dict[str, Any]]:
-    check_training(model)
+    if isinstance(min_ops, bool) or not isinstance(min_ops, int) or min_ops < 1:
+        raise ConfigError(f"min_ops is the number of ops of the smallest engine, from 1 on, but is {min_ops!r}")
+    check_state(model)
     seen = observe(model, args, kwargs)
     fresh, note = _fresh(model, args, kwargs)
 
@@ -151,16 +161,6 @@ def _decide(
     cut, made = decide(seen, attempt, fresh)
     cut.notes += [note] if note else []
     return cut, made
-
-
-def check_training(model: nn.Module) -> None:
-    """Training mode is no matter of one submodule.
-
-    Raises:
-        TrainingModeError
-    """
-    if any(m.training for m in model.modules()):
-        check_model(model)
 
 
 def _fresh(model: nn.Module, args: Sequence[Any], kwargs: Mapping[str, Any]) -> tuple[dict[str, Seen] | None, str]:
@@ -183,7 +183,7 @@ def _verify(
     worst: dict[str, CheckRow] = {}
     for trial in _WHOLE:
         fresh = draw(tensors, trial)
-        with unchanged(model), torch.no_grad(), eager_only(), warnings.catch_warnings():
+        with unchanged(model), torch.no_grad(), eager_only(), tf32(False), warnings.catch_warnings():
             warnings.simplefilter("ignore", ReferenceWarning)
             warnings.simplefilter("ignore", PartitionWarning)
             # each its own copies: a forward may write to its inputs

@@ -12,12 +12,13 @@ from torch import nn
 
 from .build import BuildSession
 from .check.onnx_model import OnnxModel
-from .errors import ConversionError, TraceError, UnsupportedOpError
+from .errors import ConversionError, InputError, TraceError, UnsupportedOpError
 from .graph import Graph
 from .lower import Lowered, OnnxFile, Registry, lower, lower_by_onnx
 from .options import Options
+from .run import EdgeModule
 from .structure import flatten_call
-from .trace import unchanged
+from .trace import names_of, unchanged
 from .trace.compiled import eager_only, unwrap
 
 __all__ = ["Road", "network", "opened"]
@@ -37,7 +38,7 @@ def opened(model: Any) -> tuple[Any, OnnxFile | None]:
     """What ``convert`` was given as a module, and the ONNX file if it was one.
 
     Raises:
-        ConfigError, InputError: see ``OnnxFile``.
+        ConfigError, InputError: see ``OnnxFile``; or it is no module, or holds an engine.
         TraceError: an ExportedProgram does not give its module.
     """
     if isinstance(model, (str, os.PathLike)):
@@ -45,7 +46,25 @@ def opened(model: Any) -> tuple[Any, OnnxFile | None]:
         return OnnxModel(file.path, [i.name for i in file.inputs]), file
     if isinstance(model, torch.export.ExportedProgram):
         return _module_of(model), None
-    return unwrap(model), None
+    model = unwrap(model)
+    if not isinstance(model, nn.Module):
+        raise InputError(f"the model must be a torch.nn.Module, but is {_instead(model)}")
+    for path, submodule in model.named_modules():
+        if isinstance(submodule, EdgeModule):
+            raise InputError(
+                f"{path or 'the model'} is an EdgeModule: an engine cannot become layers again. Convert the original module, "
+                "or the modules around this one"
+            )
+    return model, None
+
+
+def _instead(model: Any) -> str:
+    """What came in a module's place, and what to do."""
+    if isinstance(model, type):
+        return f"the class {model.__name__}: make an instance of it, e.g. {model.__name__}().eval()"
+    if isinstance(model, Mapping):
+        return f"a {type(model).__name__}: a state dict is the weights alone; load it into the module"
+    return f"a {type(model).__name__}: wrap a function in a module whose forward calls it"
 
 
 def _module_of(program: torch.export.ExportedProgram) -> nn.Module:
@@ -77,9 +96,8 @@ def network(
         made, lowered, note = file.lower(args, kwargs, session.network, device_of=options.device_of, **names)
         return Road(made, lowered, session, [note])
     assert graph is not None
-    weights = {id(t): n for n, t in (*model.named_parameters(), *model.named_buffers())}
     try:
-        lowered = lower(graph, session.network, converting, names=weights, device_of=options.device_of, **names)
+        lowered = lower(graph, session.network, converting, names=names_of(model), device_of=options.device_of, **names)
         return Road(graph, lowered, session)
     except (UnsupportedOpError, ConversionError) as refused:
         if options.fallback != "onnx":

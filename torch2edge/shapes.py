@@ -112,9 +112,13 @@ class Input:
         self._triples: list[Any] = []
         if (shape is None) == (min is None and opt is None and max is None):
             raise ConfigError(f"{self}: give either a shape, with names where it varies, or min=, opt= and max=")
+        if not isinstance(dtype, torch.dtype):
+            raise ConfigError(f"{self}: dtype is {dtype!r}; it must be a torch.dtype, e.g. torch.float32")
         if shape is None:
             self._triples = triples(min, opt, max, str(self))
             shape = self._triples[0][1]
+        if not isinstance(shape, (tuple, list)):
+            raise ConfigError(f"{self}: the shape is {shape!r}; write a tuple, e.g. (1, 3, 224, 224)")
         self.shape = tuple(shape)
         for size in self.shape:
             if isinstance(size, bool) or not isinstance(size, (int, str)) or (isinstance(size, int) and size < 1):
@@ -166,10 +170,14 @@ def triples(low: Any, opt: Any, high: Any, what: str) -> list[tuple[Any, Any, An
     if missing:
         are = "is" if len(missing) == 1 else "are"
         raise ConfigError(f"{what}: {' and '.join(missing)} {are} missing; a profile has all three")
-    lists = {n: [tuple(v)] if is_shape(v) else [tuple(s) for s in v] for n, v in given.items()}
-    for n, shapes in lists.items():
+    lists = {}
+    for n, value in given.items():
+        shapes = [value] if is_shape(value) else list(value) if isinstance(value, (tuple, list)) else []
         if not shapes or not all(is_shape(s) for s in shapes):
-            raise ConfigError(f"{what}: {n}={given[n]!r} is neither a shape nor a list of shapes (one per profile)")
+            raise ConfigError(
+                f"{what}: {n}={value!r} is neither a shape (a tuple of whole numbers) nor a list of shapes (one per profile)"
+            )
+        lists[n] = [tuple(s) for s in shapes]
     if len({len(shapes) for shapes in lists.values()}) > 1:
         counts = ", ".join(f"{len(s)} for {n}" for n, s in lists.items())
         raise ConfigError(f"{what}: {counts}; every profile has one shape of each")

@@ -82,11 +82,13 @@ def _open(value: Any, where: str) -> tuple[str, list[Any], list[Any]]:
     if isinstance(value, dict):
         for key in value:
             if not isinstance(key, (str, int)):
-                raise InputError(f"{where} has the key {key!r}; only str and int keys can be saved with an engine")
+                shown = f"a {type(key).__name__} as key" if isinstance(key, torch.Tensor) else f"the key {key!r}"
+                raise InputError(f"{where} has {shown}; only str and int keys can be saved with an engine")
         kinds: dict[type, str] = {dict: "dict", OrderedDict: "odict", defaultdict: "dict"}
         return kinds.get(type(value), "mapping"), list(value), list(value.values())
+    hint = " (torch.from_numpy makes a tensor of it)" if type(value).__module__ == "numpy" else ""
     raise InputError(
-        f"{where} is a {type(value).__module__}.{type(value).__qualname__}; an engine takes and gives tensors, numbers, "
+        f"{where} is a {type(value).__module__}.{type(value).__qualname__}{hint}; an engine takes and gives tensors, numbers, "
         "strings and None, nested in tuples, lists, dicts, named tuples and dataclasses"
     )
 

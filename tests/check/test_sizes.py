@@ -97,7 +97,7 @@ def test_size_one_of_a_trace_that_does_not(reference, message):
 def test_two_sizes_that_may_be_one():
     class Model(torch.nn.Module):
         def forward(self, ids, mask):
-            return (ids * mask[torch.arange(len(ids))]).relu()
+            return (ids * mask[torch.arange(ids.shape[0])]).relu()
 
     inputs = [torch.randn(2, 3), torch.randn(2, 3)]
     ranges = {0: {0: (1, 2, 4)}, 1: {0: (1, 2, 4)}}

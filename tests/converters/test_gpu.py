@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import warnings
-from typing import Any
 
 import pytest
 import torch
-from support.gpu import FAST, executes, needs_gpu
+from support.gpu import FAST, Many, disagreement, executes, halved, needs_gpu
 from support.rows import Row, assert_close, convert_row
 from support.tables import all_rows
 from torch import nn
@@ -22,8 +21,6 @@ from torch2edge.trace import trace
 
 ROWS_PER_ENGINE = 24
 NOT_BUILT_BY_8_6 = {"pow.Tensor_Tensor-2_3-float16"}  # no kernel for its fusion of casts and POW; it says so
-# The GPU's kernels sum in another order than the CPU's; TF32 is off.
-GPU_RTOL = {torch.float32: 2e-5}
 
 pytestmark = [pytest.mark.gpu, needs_gpu]
 
@@ -47,22 +44,6 @@ def groups() -> list[list[Row]]:
     return [rows[i : i + ROWS_PER_ENGINE] for rows in kinds.values() for i in range(0, len(rows), ROWS_PER_ENGINE)]
 
 
-class Many(nn.Module):
-    """Several rows side by side in one module; each takes its own inputs."""
-
-    def __init__(self, rows: list[Row]) -> None:
-        super().__init__()
-        self.parts = nn.ModuleList(row.module() for row in rows)
-        self.counts = [len(row.specs()) for row in rows]
-
-    def forward(self, *inputs: torch.Tensor) -> list[Any]:
-        outputs, start = [], 0
-        for part, count in zip(self.parts, self.counts):
-            outputs.append(part(*inputs[start : start + count]))
-            start += count
-        return outputs
-
-
 def execute(rows: list[Row]) -> list[str]:
     """Convert the rows to one engine, execute it, compare; a line per row that is wrong."""
     model = Many(rows).eval()
@@ -72,26 +53,7 @@ def execute(rows: list[Row]) -> list[str]:
     with torch.no_grad():
         expected = model(*[t.clone() for t in inputs])
     given = engine(*[t.cuda() for t in inputs])
-    wrong = []
-    for row, g, e in zip(rows, given, expected):
-        rtol = max(row.tolerance(), GPU_RTOL.get(row.dtype, 0.0))
-        try:
-            for a, b in zip(flatten(g)[0], flatten(e)[0], strict=True):
-                assert_close(a.cpu(), b, rtol)
-        except AssertionError as error:
-            wrong.append(f"{row}: {error}")
-    return wrong
-
-
-def run_rows(rows: list[Row]) -> list[str]:
-    """``execute``; rows that TensorRT refuses are found by halving."""
-    try:
-        return execute(rows)
-    except torch2edge.Torch2EdgeError as error:
-        if len(rows) == 1:
-            return [f"{rows[0]}: {type(error).__name__}: {str(error)[:900]}"]
-        middle = len(rows) // 2
-        return run_rows(rows[:middle]) + run_rows(rows[middle:])
+    return [f"{row}: {told}" for row, g, e in zip(rows, given, expected) if (told := disagreement(row, g, e))]
 
 
 def refusal(row: Row) -> str:
@@ -146,5 +108,5 @@ def test_rows(rows: list[Row]) -> None:
             with pytest.raises(torch2edge.BuildError, match="Could not find any implementation"):
                 execute([row])
     taken = [row for row in rows if not told[str(row)] or "by the reference executor" in told[str(row)]]
-    wrong += run_rows(taken) if taken else []
+    wrong += halved(taken, execute) if taken else []
     assert not wrong, f"{len(wrong)} of {len(rows)} rows:\n" + "\n".join(wrong)

@@ -99,6 +99,12 @@ def test_few_steps_are_unrolled_and_many_are_a_loop():
     assert many == more
 
 
+def test_a_network_has_so_many_unrolled_steps():
+    _, _, lowered, _ = convert_row(Row(aten.lstm.input, nn.LSTM(4, 6, num_layers=10), ((16, 2, 4),)))
+    types = [layer.raw.type.name for layer in lowered.network.layers]
+    assert types.count("RECURRENCE") == 2 * 2  # hidden and cell state of the layers after the eighth
+
+
 @pytest.mark.parametrize("steps", [6, 40])
 def test_the_inputs_part_of_all_steps_is_one_product(steps):
     _, _, lowered, _ = convert_row(Row(aten.lstm.input, nn.LSTM(4, 6), ((steps, 2, 4),)))

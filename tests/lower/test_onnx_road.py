@@ -303,3 +303,53 @@ def test_an_opset_that_the_exporter_lacks(monkeypatch: Any) -> None:
     take_away(monkeypatch, aten.relu.default)
     with pytest.raises(UnsupportedOpError, match="opset_version=99"):
         by_onnx(seeded(Block), X, onnx_opset=99)
+
+
+@torch.library.custom_op("torch2edge_tests::softsign", mutates_args=())
+def softsign(x: torch.Tensor) -> torch.Tensor:
+    """An op that no converter and no exporter knows."""
+    return x / (1 + x.abs())
+
+
+softsign.register_fake(torch.empty_like)
+
+
+class Symbolic(torch.autograd.Function):
+    """The same, as its author exports it."""
+
+    @staticmethod
+    def forward(ctx: Any, x: torch.Tensor) -> torch.Tensor:
+        return softsign(x)
+
+    @staticmethod
+    def symbolic(g: Any, x: Any) -> Any:
+        return g.op("Softsign", x)
+
+
+class Calls(nn.Module):
+    def __init__(self, function: Any) -> None:
+        super().__init__()
+        self.fc, self.function = nn.Linear(4, 4), function
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.function(self.fc(x))
+
+
+def test_an_op_that_only_onnx_knows_by_its_functions_symbolic() -> None:
+    model, x = Calls(Symbolic.apply).eval(), torch.randn(2, 4)
+    module = torch2edge.convert(model, [x], fallback="onnx")
+    torch.testing.assert_close(module(x), model(x).detach())
+    assert "torch2edge_tests.softsign.default" in module.report.notes[0]
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_an_op_that_only_onnx_knows_by_registration() -> None:
+    model, x = Calls(softsign).eval(), torch.randn(2, 4)
+    with pytest.raises(UnsupportedOpError, match="unrecognized namespace torch2edge_tests::softsign"):
+        torch2edge.convert(model, [x], fallback="onnx")
+    torch.onnx.register_custom_op_symbolic("torch2edge_tests::softsign", lambda g, x: g.op("Softsign", x), 17)
+    try:
+        module = torch2edge.convert(model, [x], fallback="onnx")
+    finally:
+        torch.onnx.unregister_custom_op_symbolic("torch2edge_tests::softsign", 17)
+    torch.testing.assert_close(module(x), model(x).detach())

@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-from support.rows import F32, RTOL, Row, Spec, assert_close
+from support.rows import F32, RTOL, Row, Spec, assert_close, numbered, row_name, shapes_text
 from torch2edge._trt import trt
 from torch2edge.build import BuildSession
 from torch2edge.check.reference import ReferenceExecutor
@@ -42,28 +42,25 @@ class DynamicRow:
     dims: Mapping[str, tuple[int, int, int]] = field(default_factory=lambda: DYNAMIC)
 
     def __str__(self) -> str:
-        name = self.op.__name__ if isinstance(self.op, type) else str(self.op).removeprefix("aten.")
-        shapes = "x".join("_".join(map(str, s.shape)) for s in self.symbolic_specs())
-        dtype = "" if self.dtype == F32 else "-" + str(self.dtype).removeprefix("torch.")
-        return f"{name}-{shapes}{self.id and '-' + self.id}{dtype}"
+        return row_name(self.op, self.id or shapes_text(self.specs()), self.dtype)
 
-    def symbolic_specs(self) -> list[Spec]:
+    def specs(self) -> list[Spec]:
         """The inputs as Specs, names of dims in their shapes."""
         return [s if isinstance(s, Spec) else Spec(tuple(s)) for s in self.inputs]
 
     @property
     def used(self) -> list[str]:
         """Names of the dims in the inputs' shapes."""
-        return sorted({n for s in self.symbolic_specs() for n in s.shape if isinstance(n, str)})
+        return sorted({n for s in self.specs() for n in s.shape if isinstance(n, str)})
 
     def dynamic(self) -> Dynamic:
         """What trace() takes."""
-        axes = {i: {a: n for a, n in enumerate(s.shape) if isinstance(n, str)} for i, s in enumerate(self.symbolic_specs())}
+        axes = {i: {a: n for a, n in enumerate(s.shape) if isinstance(n, str)} for i, s in enumerate(self.specs())}
         return Dynamic({i: a for i, a in axes.items() if a}, {n: Dim(n, (self.dims[n],)) for n in self.used})
 
     def at(self, sizes: Mapping[str, int]) -> Row:
         """The row at fixed sizes."""
-        specs = [replace(s, shape=tuple(sizes.get(n, n) for n in s.shape)) for s in self.symbolic_specs()]
+        specs = [replace(s, shape=tuple(sizes.get(n, n) for n in s.shape)) for s in self.specs()]
         return Row(self.op, self.fn, tuple(specs), self.dtype, self.rtol, self.why, id=str(self))
 
     def every_size(self) -> list[dict[str, int]]:
@@ -78,14 +75,7 @@ def dynamic_rows(
     op: Any, cases: Sequence[tuple[Any, ...]], dtypes: Sequence[torch.dtype] = (F32,), **kw: Any
 ) -> list[DynamicRow]:
     """Rows of one op: ``cases`` are (fn, input, input, ...); each in every dtype. Numbered where they repeat."""
-    found: list[DynamicRow] = []
-    seen: dict[str, int] = {}
-    for fn, *inputs in cases:
-        for dtype in dtypes:
-            row = DynamicRow(op, fn, tuple(inputs), dtype, **kw)
-            seen[str(row)] = count = seen.get(str(row), 0) + 1
-            found.append(row if count == 1 else replace(row, id=f"{row.id}#{count}"))
-    return found
+    return numbered([DynamicRow(op, fn, tuple(inputs), dtype, **kw) for fn, *inputs in cases for dtype in dtypes])
 
 
 def lower_dynamic(row: DynamicRow) -> tuple[torch.nn.Module, Any, Lowered, BuildSession]:

@@ -10,8 +10,8 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, replace
+from typing import Any, TypeVar
 
 import torch
 from torch import nn
@@ -28,6 +28,8 @@ F32, F16, BF16 = torch.float32, torch.float16, torch.bfloat16
 # fp32: issue 2's rule. Lower precisions: a few units in the last place (2**-11, 2**-8), relative to the largest element,
 # because PyTorch's CPU kernels round intermediate results that TensorRT keeps.
 RTOL = {F32: 1e-5, F16: 4e-3, BF16: 3e-2}
+
+R = TypeVar("R", bound=Any)  # a Row, or a DynamicRow
 
 
 @dataclass(frozen=True)
@@ -75,10 +77,7 @@ class Row:
             raise ValueError(f"{self}: a loose rtol needs its reason in why=")
 
     def __str__(self) -> str:
-        name = self.op.__name__ if isinstance(self.op, type) else str(self.op).removeprefix("aten.")
-        shapes = "x".join("_".join(map(str, s.shape)) for s in self.specs())
-        dtype = "" if self.dtype == F32 else "-" + str(self.dtype).removeprefix("torch.")
-        return f"{name}-{self.id or shapes}{dtype}"
+        return row_name(self.op, self.id or shapes_text(self.specs()), self.dtype)
 
     def specs(self) -> list[Spec]:
         """The inputs as Specs."""
@@ -115,15 +114,27 @@ class Function(nn.Module):
 
 def rows(op: Any, cases: Sequence[tuple[Any, ...]], dtypes: Sequence[torch.dtype] = (F32,), **kwargs: Any) -> list[Row]:
     """Rows of one op: ``cases`` are (fn, input, input, ...); each in every dtype. Ids are numbered where shapes repeat."""
-    made = [Row(op, fn, tuple(inputs), dtype=d, **kwargs) for fn, *inputs in cases for d in dtypes]
+    return numbered([Row(op, fn, tuple(inputs), dtype=d, **kwargs) for fn, *inputs in cases for d in dtypes])
+
+
+def row_name(op: Any, id: str, dtype: torch.dtype) -> str:
+    """``relu.default-2_3-float16``"""
+    name = op.__name__ if isinstance(op, type) else str(op).removeprefix("aten.")
+    return f"{name}-{id}{'' if dtype == F32 else '-' + str(dtype).removeprefix('torch.')}"
+
+
+def shapes_text(specs: Sequence[Spec]) -> str:
+    """``2_3x4``, of two inputs."""
+    return "x".join("_".join(map(str, s.shape)) for s in specs)
+
+
+def numbered(made: Sequence[R]) -> list[R]:
+    """Rows of different names: from the second of a name on, its id ends in a number."""
     seen: dict[str, int] = {}
     result = []
     for row in made:
         seen[str(row)] = count = seen.get(str(row), 0) + 1
-        if count > 1:
-            shapes = "x".join("_".join(map(str, s.shape)) for s in row.specs())
-            row = Row(row.op, row.fn, row.inputs, row.dtype, row.rtol, row.why, f"{row.id or shapes}#{count}")
-        result.append(row)
+        result.append(row if count == 1 else replace(row, id=f"{row.id or shapes_text(row.specs())}#{count}"))
     return result
 
 

@@ -103,7 +103,7 @@ def test_model_inputs_and_process_are_as_before(fail: bool, whole: bool) -> None
     torch.manual_seed(0)
     model, x = Stateful(fail).eval(), torch.randn(1, 3, 16, 16)
     before, around, given = snapshot(model), process(), (x.clone(), x._version)
-    with pytest.raises(torch2edge.TraceError, match="ValueError: on purpose") if fail else contextlib.nullcontext():
+    with pytest.raises(torch2edge.InputError, match="ValueError: on purpose") if fail else contextlib.nullcontext():
         if whole:
             torch2edge.convert(model, [x])
         else:

@@ -18,14 +18,15 @@ from .. import _trt
 from .._trt import capabilities
 from ..api import convert
 from ..bench import time_cuda
-from ..errors import ConfigError, VerificationError
+from ..check.tf32 import tf32 as tf32_switched
+from ..errors import ConfigError, InputError, VerificationError
 from ..lower import OnnxFile
 from ..options import FALLBACKS, ONNX_EXPORTERS
 from ..run import EdgeModule, PartitionedModule
 from .model import load_model, load_weights
 from .shape import example_inputs, shape
 
-__all__ = ["add_convert", "add_model", "check_writable", "declared", "module_of", "write_json"]
+__all__ = ["add_convert", "add_model", "check_writable", "declared", "module_of", "with_list_hint", "write_json"]
 
 DTYPES = {str(d).removeprefix("torch."): d for d in
           (torch.float32, torch.float16, torch.bfloat16, torch.int32, torch.int64, torch.uint8, torch.bool)}  # fmt: skip
@@ -130,6 +131,8 @@ def _run(arguments: argparse.Namespace) -> int:
         except VerificationError as error:
             write_json(arguments.json, error.report)
             raise
+        except InputError as error:
+            raise with_list_hint(arguments, error) from error
     write_json(arguments.json, module.report)
     if arguments.json != "-":
         print(module.report)
@@ -144,6 +147,13 @@ def _run(arguments: argparse.Namespace) -> int:
     elif arguments.json != "-":
         print("not saved; -o FILE saves the engine")
     return 0
+
+
+def with_list_hint(arguments: argparse.Namespace, error: InputError) -> InputError:
+    """The error, with a word on ``--list`` where the model speaks of a list and was given none."""
+    if arguments.list or "list of" not in str(error):
+        return error
+    return InputError(f"{error}. --list gives the inputs as one list")
 
 
 def module_of(arguments: argparse.Namespace) -> nn.Module:
@@ -200,14 +210,9 @@ def _times(model: nn.Module | str, module: EdgeModule | PartitionedModule, input
         engine += str(time_cuda(lambda: module(*here)))
         return [f"on {_trt.gpu_name()}, CUDA events, after 20 calls of warm-up:", engine]
     model = model.cuda()
-    matmul = torch.backends.cuda.matmul.allow_tf32
-    torch.backends.cuda.matmul.allow_tf32 = tf32
-    try:
-        with torch.no_grad(), torch.backends.cudnn.flags(allow_tf32=tf32):
-            eager = time_cuda(lambda: model(*here))
-            engine += str(time_cuda(lambda: module(*here)))
-    finally:
-        torch.backends.cuda.matmul.allow_tf32 = matmul
+    with torch.no_grad(), tf32_switched(tf32):
+        eager = time_cuda(lambda: model(*here))
+        engine += str(time_cuda(lambda: module(*here)))
     return [
         f"on {_trt.gpu_name()}, TF32 {'on' if tf32 else 'off'} for both, CUDA events, after 20 calls of warm-up:",
         f"  PyTorch {torch.__version__}, eager: {eager}",

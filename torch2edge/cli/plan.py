@@ -8,9 +8,9 @@ from typing import Any
 import torch
 
 from ..api import plan
-from ..errors import ConfigError
+from ..errors import ConfigError, InputError
 from ..partition import MIN_OPS
-from .convert import add_model, check_writable, declared, module_of, write_json
+from .convert import add_model, check_writable, declared, module_of, with_list_hint, write_json
 from .shape import example_inputs
 
 __all__ = ["add_plan"]
@@ -44,7 +44,10 @@ def _run(arguments: argparse.Namespace) -> int:
     inputs, axes, _ = example_inputs(shapes, dtypes)
     if axes:
         raise ConfigError("plan: --shape takes fixed sizes here; the parts of a partitioned model have fixed shapes")
-    made = plan(module_of(arguments), [inputs] if arguments.list else inputs, min_ops=arguments.min_ops)
+    try:
+        made = plan(module_of(arguments), [inputs] if arguments.list else inputs, min_ops=arguments.min_ops)
+    except InputError as error:
+        raise with_list_hint(arguments, error) from error
     write_json(arguments.json, made)
     if arguments.json != "-":
         print(made)

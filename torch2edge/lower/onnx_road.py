@@ -24,6 +24,8 @@ __all__ = ["hold", "lower_by_onnx", "name_tensors", "parse"]
 
 EXTERNAL_FROM = 2**30  # bytes of weights from which they go into a file of their own; protobuf ends at 2 GiB
 _COLOURS = re.compile(r"\x1b\[\d*m")
+# Ends of first lines that lead to what is not shown: their next steps, their stack trace.
+_LEADS_ON = re.compile(r"( This is step \d/\d of exporting the model to ONNX\.)?( Next steps:| See the stack trace.*)$")
 EXPORTERS = {"torchscript": "dynamo=False", "dynamo": "dynamo=True"}
 
 
@@ -243,6 +245,7 @@ def _words(error: Exception) -> str:
     cause: BaseException | None = error
     while cause is not None:
         line = (_COLOURS.sub("", str(cause)).strip().splitlines() or ["no message"])[0]
+        line = _LEADS_ON.sub("", line) or line
         told.append(f"{type(cause).__name__}: {line}")
         cause = cause.__cause__
     return "\n    because of ".join(dict.fromkeys(told))

@@ -99,6 +99,8 @@ class Registry:
         """A registry for one call, in which ``converters`` come first."""
         if not converters:
             return self
+        if not isinstance(converters, Mapping):
+            raise ConfigError(f"converters is a {type(converters).__name__}; write {{torch.ops.aten.relu.default: function}}")
         child = Registry(self)
         for target, function in converters.items():
             child.add(target, function)

@@ -2,6 +2,6 @@
 
 from ..graph import Constant, Graph, Op, Value
 from .state import unchanged
-from .trace import trace
+from .trace import names_of, trace
 
-__all__ = ["Constant", "Graph", "Op", "Value", "trace", "unchanged"]
+__all__ = ["Constant", "Graph", "Op", "Value", "names_of", "trace", "unchanged"]

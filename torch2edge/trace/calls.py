@@ -13,7 +13,6 @@ from typing import Any
 import torch
 from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils.flop_counter import flop_registry
 
 from ..errors import InputError
 from ..structure import Structure, flatten, flatten_call, text
@@ -50,6 +49,7 @@ class Seen:
     ops: int = 0  # ATen calls that ran in it and in no submodule of it
     flops: int = 0  # of its matrix products and convolutions, likewise
     changed: list[str] = field(default_factory=list)  # its attributes that the forward left changed
+    problem: str = ""  # why its calls could not be seen
 
     def written_afterwards(self) -> bool:
         """Whether an output that shares memory with an input or a parameter was written to after it was returned."""
@@ -80,14 +80,16 @@ class _Counting(TorchDispatchMode):
     """Counts ATen calls, and what they compute, for the submodule that runs."""
 
     def __init__(self, seen: dict[str, Seen]) -> None:
+        from torch.utils.flop_counter import flop_registry  # it imports Triton: 0.2 s, which an import of ours must not cost
+
         super().__init__()  # type: ignore[no-untyped-call]
-        self.seen, self.stack = seen, [""]
+        self.seen, self.stack, self.flops_of = seen, [""], flop_registry
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         one = self.seen[self.stack[-1]]
         one.ops += 1
         result = func(*args, **(kwargs or {}))
-        count = flop_registry.get(getattr(func, "_overloadpacket", None))
+        count = self.flops_of.get(getattr(func, "_overloadpacket", None))
         if count is not None:
             one.flops += int(count(*args, **(kwargs or {}), out_val=result))
         return result
@@ -118,6 +120,9 @@ def _hooks(seen: dict[str, Seen]) -> Iterator[_Counting]:
         for path, one in seen.items():
             if any(path.startswith(f"{outer}." if outer else "") and path != outer for outer in scripted):
                 continue  # TorchScript runs them without Python
+            if isinstance(one.module, torch.jit.RecursiveScriptModule):  # type: ignore[attr-defined]
+                one.problem = f"it is a {type(one.module).__name__} (torch.jit), which takes no hooks"
+                continue
             handles.append(one.module.register_forward_pre_hook(enter(path), prepend=True, with_kwargs=True))
             handles.append(one.module.register_forward_hook(leave(path), with_kwargs=True))
         yield counting

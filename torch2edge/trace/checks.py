@@ -11,7 +11,7 @@ from torch.nn.parameter import is_lazy
 from ..errors import InputError, TraceError, TrainingModeError
 from .compiled import is_compiled
 
-__all__ = ["check_inputs", "check_model"]
+__all__ = ["check_inputs", "check_model", "check_state"]
 
 
 def check_model(model: nn.Module) -> None:
@@ -21,22 +21,41 @@ def check_model(model: nn.Module) -> None:
         TrainingModeError, TraceError, InputError
     """
     for path, module in model.named_modules():
+        who, kind = f"the submodule {path}" if path else "the model itself", type(module)
         if isinstance(module, torch.jit.ScriptModule):
             raise TraceError(
-                f"the submodule {path or '(the model itself)'} is a {type(module).__name__} (torch.jit): hooks do not reach "
-                "inside. Convert the Python module that it was made from."
+                f"{who} is a {kind.__name__} (torch.jit): hooks do not reach inside. Convert the Python module that it was "
+                "made from."
             )
-        if _is_quantized(module):
+        if _is_quantized(kind):
             raise TraceError(
-                f"the submodule {path or '(the model itself)'} is a {type(module).__module__}.{type(module).__name__}: "
-                "PyTorch's quantized modules keep packed weights for CPU kernels, which no engine can take. Convert the float "
-                "model that it was made from (before torch.ao.quantization.convert)."
+                f"{who} is a {kind.__module__}.{kind.__name__}: PyTorch's quantized modules keep packed weights for CPU "
+                "kernels, which no engine can take. Convert the float model that it was made from (before "
+                "torch.ao.quantization.convert)."
+            )
+        if _observes(kind):
+            raise TraceError(
+                f"{who} is a {kind.__module__}.{kind.__name__}: the model is prepared for PyTorch's quantization, and takes "
+                "down ranges while it runs. Convert the float model that it was made from (before "
+                "torch.ao.quantization.prepare)."
             )
         if is_compiled(module) and not hasattr(torch.compiler, "set_stance"):
             raise TraceError(
-                f"the submodule {path} is compiled, and torch {torch.__version__} cannot run it uncompiled: put its _orig_mod "
-                "in its place, and compile what convert() gives back."
+                f"{who} is compiled, and torch {torch.__version__} cannot run it uncompiled: put its _orig_mod in its place, "
+                "and compile what convert() gives back."
             )
+    check_state(model)
+    devices = {str(t.device) for t in (*model.parameters(), *model.buffers())}
+    if len(devices) > 1:
+        raise InputError(f"the model is spread over {', '.join(sorted(devices))}; move it to one device first")
+
+
+def check_state(model: nn.Module) -> None:
+    """Refuse a model in training mode, with NaN weights, or without weights: no part of it is worth a conversion.
+
+    Raises:
+        TrainingModeError, TraceError, InputError
+    """
     training = [path or "(the model itself)" for path, m in model.named_modules() if m.training]
     if training:
         shown = ", ".join(training[:3]) + (f" and {len(training) - 3} more" if len(training) > 3 else "")
@@ -47,11 +66,8 @@ def check_model(model: nn.Module) -> None:
     for name, tensor in (*model.named_parameters(), *model.named_buffers()):
         if is_lazy(tensor):
             raise TraceError(f"{name} has no shape yet (a lazy module): run the model once on real inputs first")
-    devices = {str(t.device) for t in (*model.parameters(), *model.buffers())}
-    if "meta" in devices:
-        raise InputError("the model is on the meta device: it has no weights. Load them first.")
-    if len(devices) > 1:
-        raise InputError(f"the model is spread over {', '.join(sorted(devices))}; move it to one device first")
+        if tensor.is_meta:
+            raise InputError(f"{name} is on the meta device: it has no values. Load the weights first.")
     for name, tensor in (*model.named_parameters(), *model.named_buffers()):
         # the sum of all elements is NaN if one is; only then look closer, for it may also be inf - inf
         if not tensor.is_floating_point() or tensor.dtype.itemsize < 2:  # float8 has no sum
@@ -60,11 +76,19 @@ def check_model(model: nn.Module) -> None:
             raise TraceError(f"{name} holds NaN: every output of an engine would too. Was the checkpoint loaded whole?")
 
 
-def _is_quantized(module: nn.Module) -> bool:
+def _is_quantized(kind: type[nn.Module]) -> bool:
     """Modules with packed int8 weights; the reference ones are made of quantize and dequantize ops."""
-    home = type(module).__module__
+    home = kind.__module__
     return home.startswith(("torch.ao.nn.quantized", "torch.ao.nn.intrinsic.quantized", "torch.nn.quantized")) and (
         "reference" not in home
+    )
+
+
+def _observes(kind: type[nn.Module]) -> bool:
+    """Observers and fake quantization, by the names of their bases: importing them takes half a second."""
+    return any(
+        base.__module__.startswith("torch.ao.quantization") and base.__name__ in ("ObserverBase", "FakeQuantizeBase")
+        for base in kind.__mro__
     )
 
 
@@ -75,7 +99,10 @@ def check_inputs(model: nn.Module, tensors: Sequence[torch.Tensor], names: Seque
         InputError
     """
     if not tensors:
-        raise InputError("there is no tensor among the inputs: an engine needs at least one, e.g. convert(model, [x])")
+        raise InputError(
+            "there is no tensor among the inputs: an engine needs at least one, e.g. convert(model, [x]), or for a shape "
+            "alone convert(model, [torch2edge.Input((1, 3, 224, 224))])"
+        )
     first = next((t for t in (*model.parameters(), *model.buffers())), tensors[0])
     for tensor, name in zip(tensors, names):
         if 0 in tensor.shape:

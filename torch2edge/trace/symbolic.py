@@ -208,9 +208,11 @@ def _broken(constraint: Constraint, word: str, sizes: dict[str, int], profile: i
     given = ", ".join(f"{name} = {sizes[name]}" for name in used)
     where = "" if profile is None else f" of profile {profile}"
     axes = [f"axis {a} of {graph.input_names[i]}" for i, axes in graph.axes.items() for a, n in axes.items() if n in used]
+    exported = "_guards_fn" in constraint.source  # the checks that torch.export puts into a program's module
+    change = "export with dynamic_shapes= that allow it" if exported else "change that line"
     return (
         f"the model itself demands {text(constraint.condition)} ({constraint.source}), but {word}{where} has {given} "
-        f"({', '.join(axes)}). Choose sizes that the model takes, make the axis static, or change that line."
+        f"({', '.join(axes)}). Choose sizes that the model takes, make the axis static, or {change}."
     )
 
 

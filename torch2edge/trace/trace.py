@@ -26,7 +26,7 @@ from .tensor import storage_key
 from .tracer import Tracer
 from .whole import whole_functions
 
-__all__ = ["trace"]
+__all__ = ["names_of", "trace"]
 
 # Hooks, torch.backends.mha and the state to put back belong to the process: one trace at a time.
 _one_at_a_time = threading.RLock()
@@ -79,7 +79,7 @@ def _trace(
     if dynamic:
         check_examples(names, [t.shape for t in tensors], dynamic)
         symbols = Symbols(dynamic, [t.shape for t in tensors])
-    tracer = Tracer(is_leaf, _names(model), _owned(model, tensors, names), symbols)
+    tracer = Tracer(is_leaf, names_of(model), _owned(model, tensors, names), symbols)
     with torch.inference_mode():  # a view in inference mode must be one of an inference tensor
         stand_ins = [tracer.input(t, n, i) for i, (t, n) in enumerate(zip(tensors, names))]
     call = unflatten(structure, stand_ins)
@@ -125,13 +125,13 @@ def _check_without_tracing(model: nn.Module, args: Sequence[Any], kwargs: Mappin
         with unchanged(model), eager_only(), torch.no_grad():
             model(*call["args"], **call["kwargs"])
     except Exception as error:
-        cause = traced.__cause__
-        if type(error) is type(cause) and str(error) == str(cause):
-            return
         reason = (str(error).splitlines() or ["no message"])[0]
+        given = ", ".join(f"{n}: {t.dtype} {tuple(t.shape)}" for n, t in zip(call_names(structure), tensors))
+        weights = dict.fromkeys(str(t.dtype) for t in model.parameters())
         raise InputError(
-            f"the model does not run on these inputs, without torch2edge either: {type(error).__name__}: {reason}"
-            + ("" if traced.where.endswith("?") else f" ({traced.where})")
+            f"the model does not run on these inputs, without torch2edge either: {type(error).__name__}: {reason} "
+            f"({traced.where.removesuffix(', ?')}). The inputs are {given}"
+            + (f"; the weights are {', '.join(weights)}" if weights else "")
         ) from error
 
 
@@ -181,7 +181,7 @@ def _wrapped(error: Exception, tracer: Tracer) -> TraceError:
     return forward_error
 
 
-def _names(model: nn.Module) -> dict[int, str]:
+def names_of(model: nn.Module) -> dict[int, str]:
     """id of each parameter and buffer -> name; a shared one keeps its first name."""
     names: dict[int, str] = {}
     for name, tensor in (*model.named_parameters(), *model.named_buffers()):

@@ -14,10 +14,15 @@ __all__ = ["Loops"]
 
 States = list[Tensor]
 Step = Callable[[Tensor, States], tuple[Tensor, States]]
+# TensorRT-RTX 1.7 on two cores: bidirectional LSTMs of 16 steps build in 0.6 s (1 of them), 5.2 s (4) and 42 s (12)
+# unrolled, in 0.2 s, 0.7 s and 2.4 s as loops.
+UNROLLED_STEPS = 128
 
 
 class Loops(Shapes):
     """Layers in which one element follows from those before it."""
+
+    _unrolled_steps = 0  # of this network so far
 
     def scan(
         self, step: Step, x: Tensor, states: Sequence[Value], reverse: bool = False, unrolled: int = 16
@@ -25,13 +30,15 @@ class Loops(Shapes):
         """``y[t], states = step(x[t], states)`` for every t along axis 0, the last one first if ``reverse``.
 
         Up to ``unrolled`` steps every step has layers of its own, which every device takes and a CUDA graph holds. More
-        steps are one ILoop: its size does not grow with the number of steps, but it runs on the GPU only.
+        steps are one ILoop: its size does not grow with the number of steps, but it runs on the GPU only. So are all further
+        ones of a network with UNROLLED_STEPS: its build time grows with the square of the layers.
 
         Returns:
             All y along axis 0, and the states after the last step.
         """
         held = [self.tensor(s) for s in states]
-        if x.shape[0] <= unrolled:
+        if x.shape[0] <= min(unrolled, UNROLLED_STEPS - self._unrolled_steps):
+            self._unrolled_steps += x.shape[0]
             return self._unrolled(step, x, held, reverse)
         return self._loop(step, x, held, reverse)
 
