@@ -45,7 +45,8 @@ def _calibrate(model: nn.Module) -> None:
         norm.train()
         norm.momentum = None
     with torch.no_grad():
-        model.backbone(torch.stack([image(seed) for seed in range(100, 108)]))
+        if norms:  # SSD's VGG has none, and would not take images as small as these
+            model.backbone(torch.stack([image(seed) for seed in range(100, 108)]))
     for norm in norms:
         norm.eval()
         norm.running_var.clamp_(min=0.1 * float(norm.running_var.mean()))  # dead channels would only amplify rounding

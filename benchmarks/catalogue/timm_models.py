@@ -7,7 +7,7 @@ from functools import partial
 
 import torch
 
-from .entry import Entry, Example, alive
+from .entry import Entry, Example, alive, calibrate
 
 __all__ = ["NAMES", "timm_models"]
 
@@ -42,4 +42,6 @@ def _example(name: str) -> Example:
     import timm
 
     model = alive(lambda: timm.create_model(name, pretrained=False))
-    return Example(model, [torch.randn(1, *model.pretrained_cfg["input_size"])])
+    size = model.pretrained_cfg["input_size"]
+    calibrate(model, torch.randn(2, *size))
+    return Example(model, [torch.randn(1, *size)])
