@@ -16,6 +16,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from ..attention import plain_attention
 from ..errors import ConfigError
 from ..structure import Structure, flatten, unflatten
 from .onnx_names import metadata_path, named_paths
@@ -76,7 +77,7 @@ def export(
     }  # fmt: skip
     known = inspect.signature(torch.onnx.export).parameters
     options = {name: value for name, value in options.items() if name in known}
-    with _quiet(), _plain_attention(), _scopes(model if exporter == "torchscript" else None) as paths:
+    with _quiet(), plain_attention(), _scopes(model if exporter == "torchscript" else None) as paths:
         torch.onnx.export(flat, tuple(t.clone() for t in tensors), str(file), **options)
     proto = onnx.load(str(file))
     _name_outputs(proto, options["output_names"])
@@ -185,14 +186,3 @@ def _quiet() -> Iterator[None]:
             torch._C._jit_onnx_log = listing
         for logger, level in zip(loggers, levels):
             logger.setLevel(level)
-
-
-@contextlib.contextmanager
-def _plain_attention() -> Iterator[None]:
-    """nn.MultiheadAttention's fused fast path is an op that ONNX lacks."""
-    before = torch.backends.mha.get_fastpath_enabled()
-    torch.backends.mha.set_fastpath_enabled(False)
-    try:
-        yield
-    finally:
-        torch.backends.mha.set_fastpath_enabled(before)
