@@ -9,6 +9,7 @@ import pytest
 import torch
 from support.gpu import FAST, needs_gpu
 from support.onnx_models import Block, Nested, aten, nested_call, seeded, take_away, write
+from support.torch_features import EXPORTERS
 from torch import nn
 
 import torch2edge
@@ -17,7 +18,7 @@ pytest.importorskip("onnxslim")
 pytestmark = [pytest.mark.gpu, needs_gpu]
 
 
-@pytest.mark.parametrize("exporter", ["torchscript", "dynamo"])
+@pytest.mark.parametrize("exporter", EXPORTERS)
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16])
 def test_nested(exporter: str, dtype: torch.dtype, monkeypatch: Any) -> None:
     if exporter == "dynamo":

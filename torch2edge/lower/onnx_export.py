@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import importlib
-import inspect
 import io
 import logging
 import re
@@ -73,10 +72,8 @@ def export(
     options: dict[str, Any] = {
         "input_names": [INPUT.format(i) for i in range(len(tensors))],
         "output_names": [OUTPUT.format(i) for i in range(outputs)],
-        "opset_version": opset, "dynamo": exporter == "dynamo", "external_data": True, "verbose": False,
+        "opset_version": opset, "dynamo": exporter == "dynamo", "verbose": False,
     }  # fmt: skip
-    known = inspect.signature(torch.onnx.export).parameters
-    options = {name: value for name, value in options.items() if name in known}
     with _quiet(), plain_attention(), _scopes(model if exporter == "torchscript" else None) as paths:
         torch.onnx.export(flat, tuple(t.clone() for t in tensors), str(file), **options)
     proto = onnx.load(str(file))
@@ -172,17 +169,15 @@ def _quiet() -> Iterator[None]:
     """
     loggers = [logging.getLogger(name) for name in _CHATTY]
     levels = [logger.level for logger in loggers]
-    listing = getattr(torch._C, "_jit_onnx_log", None)
+    listing = torch._C._jit_onnx_log
     try:
-        if listing is not None:
-            torch._C._jit_onnx_log = lambda *_: None
+        torch._C._jit_onnx_log = lambda *_: None
         for logger in loggers:
             logger.setLevel(logging.CRITICAL)
         with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
             warnings.simplefilter("ignore")
             yield
     finally:
-        if listing is not None:
-            torch._C._jit_onnx_log = listing
+        torch._C._jit_onnx_log = listing
         for logger, level in zip(loggers, levels):
             logger.setLevel(level)

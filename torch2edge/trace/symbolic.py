@@ -20,6 +20,7 @@ from ..graph import Graph
 from ..shapes import Dim, Dynamic
 from ..sizes import Constraint, expression, is_symbolic, names_in, text
 from .source import caller
+from .torch_versions import right_ranges
 
 __all__ = ["Symbols"]
 
@@ -73,7 +74,7 @@ class Symbols:
         """While a forward runs, which ``here`` places; no longer, for PyTorch keeps symbols, and so all that they lead to."""
         self.here = here
         try:
-            with _without_needless_guards():
+            with _without_needless_guards(), right_ranges():
                 yield
         finally:
             self.here = caller

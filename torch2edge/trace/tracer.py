@@ -29,9 +29,11 @@ from .functional import (
     static_index,
 )
 from .memory import Memory
+from .quantile import QUANTILES
 from .source import caller, place
 from .symbolic import Symbols
 from .tensor import Buffer, Link, Traced, storage_key, tensors_in
+from .torch_versions import shape_rule
 from .views import as_strided
 
 __all__ = ["Tracer"]
@@ -179,6 +181,8 @@ class Tracer(TorchDispatchMode):
 
     def _decompose(self, func: Any, args: Any, kwargs: Any, device: torch.device) -> Any:
         """PyTorch's own decomposition where there is one; else the op is recorded, and lowering will refuse it."""
+        if func in QUANTILES:
+            return self.call(QUANTILES[func], *args, **kwargs)
         if schema_of(func).composite:
             with self:
                 return func.decompose(*args, **kwargs)
@@ -291,7 +295,8 @@ class Tracer(TorchDispatchMode):
     def _shapes(self, func: Any, args: Any, kwargs: Any) -> Any:
         """PyTorch's shape rule of ``func``, run on the meta device."""
         try:
-            return self._symbols.call(func, args, kwargs) if self._symbols else func(*args, **kwargs)
+            rule = shape_rule(func)
+            return self._symbols.call(rule, args, kwargs) if self._symbols else rule(*args, **kwargs)
         except NotImplementedError as error:
             if func.namespace != "aten":
                 raise TraceError(
