@@ -249,7 +249,7 @@ def _check_fallback(fallback: str, file: OnnxFile | None, exporter: str) -> None
     if fallback == "onnx" and exporter == "dynamo" and not torch_versions.exports_dynamo():
         raise ConfigError(
             f"onnx_exporter='dynamo': torch.onnx.export(dynamo=True) of torch {torch.__version__} is another exporter, which "
-            "current versions of onnxscript do not support. Use onnx_exporter='torchscript', or torch 2.6 or newer."
+            "current versions of onnxscript do not support. Use onnx_exporter='torchscript', or a newer torch."
         )
 
 
