@@ -7,7 +7,7 @@ import math
 import torch
 
 from torch2edge.lower.network import Network, Tensor
-from torch2edge.lower.registry import converter
+from torch2edge.lower.registry import converter, newer
 
 aten = torch.ops.aten
 
@@ -15,7 +15,7 @@ aten = torch.ops.aten
 @converter(aten.scaled_dot_product_attention.default)
 def scaled_dot_product_attention(
     net: Network, query: Tensor, key: Tensor, value: Tensor, attn_mask: Tensor | torch.Tensor | None, dropout_p: float,
-    is_causal: bool, scale: float | None, enable_gqa: bool,
+    is_causal: bool, scale: float | None, enable_gqa: bool = False,
 ) -> Tensor:  # fmt: skip
     """scaled_dot_product_attention(Tensor query, Tensor key, Tensor value, Tensor? attn_mask=None, float dropout_p=0.0,
     bool is_causal=False, *, float? scale=None, bool enable_gqa=False) -> Tensor
@@ -59,18 +59,15 @@ def efficient_attention(
     return _with_nothing_else(net, query, key, value, attn_bias, is_causal, scale)
 
 
+@converter(aten._scaled_dot_product_cudnn_attention.default)
 def cudnn_attention(
-    net: Network, query: Tensor, key: Tensor, value: Tensor, attn_bias: Tensor | torch.Tensor | None,
-    compute_log_sumexp: bool, dropout_p: float, is_causal: bool, return_debug_mask: bool, scale: float | None,
+    net: Network, query: Tensor, key: Tensor, value: Tensor, *, attn_bias: Tensor | torch.Tensor | None = None,
+    compute_log_sumexp: bool = False, dropout_p: float, is_causal: bool, return_debug_mask: bool, scale: float | None,
 ) -> tuple[Tensor | None, ...]:  # fmt: skip
     """_scaled_dot_product_cudnn_attention(Tensor query, Tensor key, Tensor value, Tensor? attn_bias,
     bool compute_log_sumexp, float dropout_p=0.0, bool is_causal=False, bool return_debug_mask=False, *,
     float? scale=None) -> (Tensor output, Tensor logsumexp, ...)"""
     return _with_nothing_else(net, query, key, value, attn_bias, is_causal, scale)
-
-
-if "attn_bias" in {a.name for a in aten._scaled_dot_product_cudnn_attention.default._schema.arguments}:  # not in torch 2.4
-    converter(aten._scaled_dot_product_cudnn_attention.default)(cudnn_attention)
 
 
 def _with_nothing_else(
@@ -82,7 +79,7 @@ def _with_nothing_else(
     return result, *[None] * (len(net.outputs) - 1)
 
 
-@converter(aten._safe_softmax.default)
+@converter(newer("_safe_softmax.default"))
 def safe_softmax(net: Network, self: Tensor, dim: int, dtype: torch.dtype | None) -> Tensor:
     """_safe_softmax(Tensor self, int dim, ScalarType? dtype=None) -> Tensor
 

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import torch
 from support.onnx_models import aten, take_away, write
+from support.torch_features import EXPORTERS
 
 from torch2edge.cli import main
 
@@ -91,7 +92,7 @@ def test_a_damaged_file(capsys: Any) -> None:
     assert "bad.onnx: not a whole ONNX model" in printed(capsys, "--model", "bad.onnx", status=2)
 
 
-@pytest.mark.parametrize("exporter", ["torchscript", "dynamo"])
+@pytest.mark.parametrize("exporter", EXPORTERS)
 def test_the_road_by_onnx(exporter: str, capsys: Any, monkeypatch: Any) -> None:
     if exporter == "dynamo":
         pytest.importorskip("onnxscript")

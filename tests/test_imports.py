@@ -13,7 +13,7 @@ import pytest
 
 ROOT = Path(__file__).parent.parent
 STAGES = ("trace", "lower", "build", "run", "check", "dla", "bench", "integrations")
-FLOOR = ("options", "errors", "report", "_trt", "structure", "graph", "shapes", "sizes", "inputs", "cut")
+FLOOR = ("options", "errors", "report", "_trt", "structure", "graph", "shapes", "sizes", "inputs", "cut", "attention")
 GROUND = {f"torch2edge.{name}" for name in FLOOR}
 PUBLIC = {"torch2edge", "torch2edge.api"}  # what the doors to other libraries stand on
 # Its TRTModule is an EdgeModule with another state dict, and it hands the network to its users' converters.

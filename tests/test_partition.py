@@ -7,6 +7,7 @@ import warnings
 
 import pytest
 import torch
+from support.torch_features import UNCOMPILED
 from torch import nn
 
 import torch2edge
@@ -294,7 +295,7 @@ def test_a_custom_autograd_function_converts_by_its_forward():
     assert torch2edge.convert(Custom().eval(), [image()]).report.check[0].passed
 
 
-@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+@pytest.mark.filterwarnings("ignore:`torch.jit")  # of whichever category
 def test_a_scripted_submodule_stays_and_is_named():
     model = Branch().eval()
     model.first = torch.jit.trace(Block().eval(), image())
@@ -306,6 +307,7 @@ def test_a_scripted_submodule_stays_and_is_named():
     partitioned(model, image())
 
 
+@UNCOMPILED
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
 def test_a_compiled_module_is_unwrapped():
     model = Branch().eval()

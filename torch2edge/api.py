@@ -42,7 +42,7 @@ from .run import EdgeModule, PartitionedModule, read
 from .run.engine_file import FORMAT, check_built_for_here
 from .shapes import Dynamic
 from .structure import flatten, flatten_call, same, text, unflatten
-from .trace import trace, unchanged
+from .trace import torch_versions, trace, unchanged
 from .trace.compiled import eager_only
 
 __all__ = ["convert", "load", "plan"]
@@ -133,7 +133,7 @@ def convert(
     assert isinstance(model, nn.Module)
     if isinstance(compute_capabilities, str):
         compute_capabilities = (compute_capabilities,)
-    _check_fallback(fallback, file)
+    _check_fallback(fallback, file, onnx_exporter)
     placed = _paths_of(model, device_types, file)
     options = Options(
         fp16=fp16, tf32=tf32, optimization_level=optimization_level, workspace=workspace,
@@ -239,11 +239,16 @@ class _Clock:
         self.seconds[stage] = round(time.perf_counter() - start, 3)
 
 
-def _check_fallback(fallback: str, file: OnnxFile | None) -> None:
+def _check_fallback(fallback: str, file: OnnxFile | None, exporter: str) -> None:
     if fallback not in FALLBACKS:
         raise ConfigError(f"fallback is {fallback!r}; it must be one of {', '.join(map(repr, FALLBACKS))}")
     if fallback == "torch" and file is not None:
         raise ConfigError(f"fallback='torch': {file.path} is an ONNX file, of which nothing can stay in PyTorch")
+    if fallback == "onnx" and exporter == "dynamo" and not torch_versions.exports_dynamo():
+        raise ConfigError(
+            f"onnx_exporter='dynamo': torch.onnx.export(dynamo=True) of torch {torch.__version__} is another exporter, which "
+            "current versions of onnxscript do not support. Use onnx_exporter='torchscript', or a newer torch."
+        )
 
 
 def _paths_of(

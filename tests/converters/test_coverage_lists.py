@@ -14,6 +14,7 @@ import pytest
 import torch
 from support import coverage_aten, coverage_models, coverage_more, coverage_torch2trt
 from support.rows import RTOL, Function, Spec, assert_close
+from support.torch_features import LACKING, META_ATTENTION
 from torch import nn
 from torch.nn import functional as F
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -27,6 +28,7 @@ from torch2edge.lower import lower, registry
 from torch2edge.options import Options
 from torch2edge.structure import flatten
 from torch2edge.trace import trace
+from torch2edge.trace.torch_versions import GONE
 
 aten = torch.ops.aten
 TORCHVISION = {"nms", "ps_roi_pool", "roi_pool"}
@@ -113,7 +115,9 @@ def cases() -> Iterator[Any]:
     """Every call of every list."""
     lists = {"aten": coverage_aten, "torch2trt": coverage_torch2trt, "models": coverage_models, "more": coverage_more}
     for title, table in lists.items():
-        yield from (pytest.param(name, call, id=f"{title}-{name}") for name, call in table.CALLS.items())
+        for name, call in table.CALLS.items():
+            marks = [META_ATTENTION] if name in GPU_ONLY else []
+            yield pytest.param(name, call, id=f"{title}-{name}", marks=marks)
 
 
 @pytest.mark.filterwarnings("ignore::UserWarning", "ignore::DeprecationWarning")
@@ -139,7 +143,7 @@ def test_torch2trt_s_list_is_whole() -> None:
 
 def test_the_list_of_models_is_whole() -> None:
     assert len(coverage_models.NAMES) == 107
-    assert set(coverage_models.CALLS) == set(coverage_models.NAMES)
+    assert set(coverage_models.CALLS) == set(coverage_models.NAMES) - {op.removeprefix("aten.") for op in LACKING}
 
 
 @pytest.mark.filterwarnings("ignore::UserWarning")
@@ -170,7 +174,7 @@ def test_no_refused_op_has_a_converter() -> None:
     named = {target._schema.name.split("::")[1] for target in registry().all() if hasattr(target, "_schema")}
     assert named.isdisjoint(UNSUPPORTED)
     for name in UNSUPPORTED:
-        assert hasattr(aten, name) or name in TORCHVISION, name
+        assert hasattr(aten, name) or name in (*TORCHVISION, *GONE), name
 
 
 def test_masks_that_depend_on_an_input_are_refused() -> None:

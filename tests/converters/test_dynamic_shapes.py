@@ -6,6 +6,7 @@ import pytest
 import torch
 from support.dynamic_rows import check_dynamic_row, dynamic_rows
 from support.rows import F16, F32, Spec
+from support.torch_features import SYMBOLS_LEFT_ALONE
 from torch import nn
 from torch.nn import functional as F
 
@@ -66,7 +67,7 @@ DYNAMIC_ROWS = [
         (lambda x: x[:, 1:], ("n", "t")), (lambda x: x[:, :-1], ("n", "t")), (lambda x: x[:, -2:], ("n", "t")),
         (lambda x: x[:, ::2], ("n", "t")), (lambda x: x[..., 1::2, ::2], IMAGE), (lambda x: x[:, 1:3], ("n", 5, "t")),
         (lambda x: x[:, : x.shape[1] // 2], ("n", "t")), (lambda x: x[:, x.shape[1] // 2 :], ("n", "t")),
-        (lambda x, y: x[:, : y.shape[1]], (2, 16, 3), ("n", "t")),
+        *([(lambda x, y: x[:, : y.shape[1]], (2, 16, 3), ("n", "t"))] if SYMBOLS_LEFT_ALONE else []),
     ]),
     *dynamic_rows(aten.select.int, [
         (lambda x: x[:, 0], ("n", "t", 3)), (lambda x: x[:, -1], ("n", "t", 3)), (lambda x: x[0], ("n", "t")),
@@ -90,7 +91,7 @@ DYNAMIC_ROWS = [
         (lambda x: F.pad(x, (1, 1, 1, 1), mode="circular"), IMAGE), (lambda x: F.pad(x, (-1, 0)), ("n", "t")),
         (lambda x: F.pad(x, (2, 1, 1, 3), mode="reflect"), IMAGE), (lambda x: F.pad(x, (2, 1, 1, 3), mode="replicate"), IMAGE),
         (lambda x: F.pad(x, (0, 4 * x.shape[1] - x.shape[2])), ("n", "h", "w")),
-        (lambda x: F.pad(x, (0, (-x.shape[-1]) % 4)), ("n", "w")),
+        *([(lambda x: F.pad(x, (0, (-x.shape[-1]) % 4)), ("n", "w"))] if SYMBOLS_LEFT_ALONE else []),
     ]),
     *dynamic_rows(aten.roll.default, [
         (lambda x: x.roll((1, -2), (2, 3)), IMAGE),

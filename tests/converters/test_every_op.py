@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from support.tables import all_dynamic_rows, all_rows
+from support.torch_features import LACKING
 
 from torch2edge.lower import registry
 
@@ -14,4 +15,5 @@ GPU_KERNELS = {f"aten._scaled_dot_product_{kind}_attention.default" for kind in 
 def test_every_registered_op_has_rows() -> None:
     tested = {str(row.op) for row in (*all_rows(), *all_dynamic_rows())}
     missing = {str(target) for target in registry().all()} - tested
-    assert missing == GPU_KERNELS, f"converters without a row: {sorted(missing - GPU_KERNELS)}"
+    untestable = GPU_KERNELS | LACKING
+    assert missing == untestable, f"converters without a row: {sorted(missing - untestable)}"

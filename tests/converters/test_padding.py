@@ -8,6 +8,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from support.rows import BF16, F16, Row, Spec, check_row, rows
+from support.torch_features import where_cpu_computes
 from torch import nn
 
 aten = torch.ops.aten
@@ -48,7 +49,12 @@ ROWS = [
             (nn.CircularPad2d((1, 2, 0, 1)), (1, 2, 3, 4)),
         ],
     ),
-    *rows(aten.pad.default, [(padder((1, 2), value=0.1), (2, 3)), (padder((1, 2), mode="reflect"), (2, 3))], (F16, BF16)),
+    *rows(aten.pad.default, [(padder((1, 2), value=0.1), (2, 3))], (F16, BF16)),
+    *rows(aten.pad.default, [(padder((1, 2), mode="reflect"), (2, 3))], (BF16,)),
+    *where_cpu_computes(
+        lambda: nn.ReflectionPad1d(1)(torch.ones(2, 3).half()),
+        rows(aten.pad.default, [(padder((1, 2), mode="reflect"), (2, 3))], (F16,)),
+    ),
     *rows(
         aten.constant_pad_nd.default,
         [(lambda x: torch.constant_pad_nd(x, (1, 2, -1, 0), 2.5), (3, 4)), (lambda x: torch.constant_pad_nd(x, (1, 1)), (2,))],

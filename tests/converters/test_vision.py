@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import pytest
 import torch
 from support.rows import BF16, F16, F32, Row, Spec, check_row, convert_row, rows
+from support.torch_features import where_cpu_computes
 from torch import nn
 from torch.nn import functional as F
 
@@ -107,6 +109,7 @@ ANTIALIASED = [
     *antialiased(aten._upsample_bicubic2d_aa.vec, "bicubic"),
 ]
 
+HALF_SAMPLES = partial(F.grid_sample, torch.ones(1, 1, 2, 2).half(), torch.zeros(1, 1, 1, 2).half(), align_corners=True)
 SAMPLED = [
     *rows(
         aten.grid_sampler.default,
@@ -120,10 +123,13 @@ SAMPLED = [
             for align in (False, True)
         ],
     ),
-    *rows(
-        aten.grid_sampler.default,
-        [(lambda x, grid: F.grid_sample(x, grid, align_corners=True), (1, 2, 5, 4), (1, 3, 1, 2))],
-        (F16,),
+    *where_cpu_computes(
+        HALF_SAMPLES,
+        rows(
+            aten.grid_sampler.default,
+            [(lambda x, grid: F.grid_sample(x, grid, align_corners=True), (1, 2, 5, 4), (1, 3, 1, 2))],
+            (F16,),
+        ),
     ),
     *rows(
         aten.affine_grid_generator.default,
@@ -171,10 +177,13 @@ VOLUMES = [
             ),
         ],
     ),
-    *rows(
-        aten.grid_sampler.default,
-        [(lambda x, g: F.grid_sample(x, g, align_corners=True), (1, 2, 3, 4, 5), (1, 2, 3, 2, 3))],
-        (F16,),
+    *where_cpu_computes(
+        HALF_SAMPLES,
+        rows(
+            aten.grid_sampler.default,
+            [(lambda x, g: F.grid_sample(x, g, align_corners=True), (1, 2, 3, 4, 5), (1, 2, 3, 2, 3))],
+            (F16,),
+        ),
     ),
     *rows(aten.grid_sampler_2d.default, [(lambda x, g: aten.grid_sampler_2d(x, g, 0, 2, False), (1, 2, 5, 4), (1, 3, 1, 2))]),
     *rows(aten.grid_sampler_3d.default, [

@@ -8,6 +8,7 @@ import textwrap
 from pathlib import Path
 
 import pytest
+from support.torch_features import LOADS_BYTEARRAYS
 
 ROOT = Path(__file__).parent.parent.parent
 
@@ -30,6 +31,8 @@ loaded = TRTModule()
 loaded.load_state_dict(torch.load("model_trt.pth"))
 print(loaded.input_names, loaded.output_names)
 """
+if not LOADS_BYTEARRAYS:  # torch 2.4 warns of its default
+    SCRIPT = SCRIPT.replace('"model_trt.pth"))', '"model_trt.pth", weights_only=False))')
 LINES = {
     "ours": "from torch2edge.integrations.torch2trt import torch2trt, TRTModule, tensorrt_converter, trt",
     "its": "import torch2edge.integrations.torch2trt as t2t; t2t.install()\n"

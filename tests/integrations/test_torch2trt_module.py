@@ -7,6 +7,7 @@ import pickle
 
 import pytest
 import torch
+from support.torch_features import LOADS_BYTEARRAYS
 from torch import nn
 
 import torch2edge
@@ -59,7 +60,7 @@ def test_save_and_load(tmp_path):
     _, _, module_trt = converted()
     torch.save(module_trt.state_dict(), tmp_path / "m.pth")
     other = TRTModule()
-    other.load_state_dict(torch.load(tmp_path / "m.pth", weights_only=True))
+    other.load_state_dict(torch.load(tmp_path / "m.pth", weights_only=LOADS_BYTEARRAYS))
     assert other.metadata == module_trt.metadata
     assert other.report.to_dict() == module_trt.report.to_dict()
     assert other.state_dict() == module_trt.state_dict()

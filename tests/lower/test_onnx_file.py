@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 from support.onnx_models import Nested, nested_call, seeded, write
+from support.torch_features import DYNAMO
 from torch import nn
 
 import torch2edge
@@ -50,7 +51,7 @@ def add(file: Path, dims: Any = (2, 3), kind: int = FLOAT) -> Path:
 # ---- what it gives ----------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("dynamo", [False, True])
+@pytest.mark.parametrize("dynamo", [False, pytest.param(True, marks=DYNAMO)])
 def test_a_file_of_torch_onnx_export(dynamo: bool, tmp_path: Path) -> None:
     file, args = exported(tmp_path / "nested.onnx", dynamo), flat_call()
     module = torch2edge.convert(file, args)

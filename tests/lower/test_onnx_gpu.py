@@ -12,6 +12,7 @@ import pytest
 import torch
 from support.gpu import FAST, needs_gpu
 from support.onnx_models import Block, Nested, aten, nested_call, seeded, take_away, write
+from support.torch_features import EXPORTERS
 from torch import nn
 
 import torch2edge
@@ -19,7 +20,7 @@ import torch2edge
 pytestmark = [pytest.mark.gpu, needs_gpu]
 
 
-@pytest.mark.parametrize("exporter", ["torchscript", "dynamo"])
+@pytest.mark.parametrize("exporter", EXPORTERS)
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16])
 def test_nested(exporter: str, dtype: torch.dtype, monkeypatch: Any) -> None:
     take_away(monkeypatch, aten.relu.default)

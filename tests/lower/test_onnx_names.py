@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import torch
 from support.onnx_models import Block, seeded
+from support.torch_features import DYNAMO, EXPORTERS
 from torch import nn
 
 from torch2edge._trt import from_trt_dtype
@@ -22,7 +23,6 @@ from torch2edge.structure import flatten_call
 from torch2edge.trace import trace
 
 pytest.importorskip("onnxslim")
-EXPORTERS = ("torchscript", "dynamo")
 
 
 def layers(model: nn.Module, x: torch.Tensor, exporter: str) -> list[Any]:
@@ -74,6 +74,7 @@ def test_layers_are_named_after_their_modules(exporter: str) -> None:
     assert "1.conv/Conv" in names
 
 
+@DYNAMO
 def test_a_convolution_with_the_weights_of_another_keeps_its_place() -> None:
     """The dynamo exporter merges equal weights and folds batch norms; the second one is then known as its batch norm."""
     model = nn.Sequential(seeded(Block), seeded(Block)).eval()

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 import torch
 from support.onnx_models import Block, Nested, aten, nested_call, seeded, take_away
+from support.torch_features import EXPORTERS
 from torch import nn
 
 import torch2edge
@@ -24,7 +25,6 @@ from torch2edge.trace import trace
 
 pytest.importorskip("onnxslim")
 pytestmark = pytest.mark.filterwarnings("ignore::torch2edge.ReferenceWarning")
-EXPORTERS = ("torchscript", "dynamo")
 X = torch.randn(1, 4, 6, 6)
 REFUSED = UnsupportedOpError(
     "1 op:\n  aten.x\nThe ways out: ...", [{"op": "aten.x", "module": "", "source": "f.py:1", "reason": "r"}]

@@ -12,7 +12,7 @@ from torch2edge.errors import ConfigError
 from torch2edge.graph import Value
 from torch2edge.lower import registry
 from torch2edge.lower.check import bind
-from torch2edge.lower.registry import Registry
+from torch2edge.lower.registry import Registry, newer
 
 aten = torch.ops.aten
 
@@ -54,6 +54,28 @@ def test_parameters_must_be_the_schema() -> None:
 
     with pytest.raises(ConfigError, match=r"must take \(net, self, alpha, scale, input_scale\).* but takes \(net, x, a"):
         Registry().add(aten.elu.default, elu)
+
+
+def test_an_op_of_a_newer_torch_is_registered_by_name() -> None:
+    own = Registry()
+    own.add(newer("t2e_nothing.default"), relu)
+    assert [str(target) for target in own.all()] == ["aten.t2e_nothing.default"]
+    assert own.functions() == own.module_classes() == ()
+    with pytest.raises(ConfigError, match="has two converters"):
+        own.add(newer("t2e_nothing.default"), another_relu)
+    with pytest.raises(ConfigError, match=r"must take \(net, self\)"):
+        own.add(newer("relu.default"), lambda net, x: x)  # this torch has it: it is checked
+
+
+def test_a_parameter_of_a_newer_torch_has_a_default() -> None:
+    def some(net: Any, self: Any, *, later: bool = False) -> Any: ...
+
+    def all_of_it(net: Any, self: Any, later: bool) -> Any: ...
+
+    own = Registry()
+    own.add(aten.relu.default, some)
+    with pytest.raises(ConfigError, match=r"must take \(net, self\), the op's schema, but takes \(net, self, later\)"):
+        own.add(aten.sigmoid.default, all_of_it)
 
 
 def test_an_overload_must_be_named() -> None:

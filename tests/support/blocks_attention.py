@@ -8,6 +8,8 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+from support.torch_features import where_torch_has
+
 __all__ = ["BLOCKS"]
 
 
@@ -255,7 +257,15 @@ BLOCKS = {
     "swiglu": (SwiGLU(12, 20), [tokens(2, 5, 12)]),
     "fused_gates": (FusedGates(), [tokens(2, 5, 12)]),
     "rotary": (Rotary(), [tokens(2, 7, 32)]),
-    "grouped_queries": (GroupedQueries(), [tokens(1, 4, 6, 8), tokens(1, 2, 6, 8)]),
+    **dict(
+        where_torch_has(
+            "aten.scaled_dot_product_attention.default",
+            "enable_gqa",
+            [
+                ("grouped_queries", (GroupedQueries(), [tokens(1, 4, 6, 8), tokens(1, 2, 6, 8)])),
+            ],
+        )
+    ),
     "t5_bias": (T5Bias(), [tokens(1, 2, 20, 4)]),
     "t5_bias_causal": (T5Bias(bidirectional=False), [tokens(1, 2, 20, 4)]),
     "t5_positions": (T5Positions(), [tokens(1, 2, 12, 4), torch.arange(12)]),

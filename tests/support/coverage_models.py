@@ -12,6 +12,7 @@ from typing import Any
 import torch
 
 from support.rows import Spec
+from support.torch_features import where_torch_has
 
 __all__ = ["CALLS", "NAMES"]
 
@@ -65,7 +66,7 @@ def made(name: str, *arguments: Any) -> dict[str, tuple[Any, ...]]:
 
 
 CALLS: dict[str, tuple[Any, ...]] = {
-    **plain("_safe_softmax.default", ROWS3, rest=(-1,)),
+    **plain(" ".join(where_torch_has("aten._safe_softmax.default", "", ["_safe_softmax.default"])), ROWS3, rest=(-1,)),
     **plain("_softmax.default", ROWS3, rest=(1, False)),
     **plain("cos.default exp.default gelu.default hardsigmoid.default hardswish.default hardtanh.default relu.default", M),
     **plain("leaky_relu.default neg.default sigmoid.default silu.default sin.default tanh.default alias.default", M),

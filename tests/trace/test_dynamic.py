@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import torch
 import torch.nn.functional as F
+from support.torch_features import FREE_SIZES
 from torch import nn
 
 from torch2edge.errors import ConfigError, InplaceError, TraceError
@@ -112,6 +113,7 @@ def test_channels_last_examples():
     assert graph.constraints == []
 
 
+@FREE_SIZES
 def test_resize_to_the_size_of_another_and_pad_to_a_multiple():
     def forward(net, x):
         h, w = x.shape[-2:]
@@ -135,6 +137,7 @@ def test_linear_and_matmul_after_a_permute_demand_nothing():
     assert graph.constraints == []
 
 
+@FREE_SIZES
 def test_parameters_cut_and_expanded_at_a_size():
     def forward(net, x):
         tokens = torch.cat([net.token.expand(x.shape[0], -1, -1), x[:, :-1]], 1)
@@ -163,6 +166,7 @@ def test_numbers_that_are_sizes():
     replays(lambda net, x: (x * x.shape[1], x / x.shape[1], x.sum(1) * x.shape[1] ** -0.5, x + x.numel()))
 
 
+@FREE_SIZES
 def test_writes_into_memory_made_at_a_size():
     def forward(net, x):
         padded = torch.zeros(x.shape[0], x.shape[1] + 2, 8)

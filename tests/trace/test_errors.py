@@ -249,7 +249,7 @@ def test_meta_and_spread_models() -> None:
 
 
 @pytest.mark.parametrize("trace_it", [False, True])
-@pytest.mark.filterwarnings("ignore:`torch.jit:DeprecationWarning")
+@pytest.mark.filterwarnings("ignore:`torch.jit")
 def test_scripted_submodule(trace_it: bool) -> None:
     part = torch.jit.trace(nn.ReLU(), torch.ones(2)) if trace_it else torch.jit.script(nn.ReLU())
     with pytest.raises(TraceError, match=r"submodule 1 is a .*torch\.jit.*Convert the Python module"):
@@ -326,7 +326,7 @@ def test_write_to_a_tensor_of_its_own() -> None:
 
 
 def test_a_custom_op_without_a_shape_rule() -> None:
-    @torch.library.custom_op("torch2edge_tests::twice", mutates_args=())
+    @torch.library.custom_op("torch2edge_tests::twice", mutates_args=(), schema="(Tensor x) -> Tensor")
     def twice(x: torch.Tensor) -> torch.Tensor:
         return x * 2
 

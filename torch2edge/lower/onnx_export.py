@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import importlib
-import inspect
 import io
 import logging
 import re
@@ -16,6 +15,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from ..attention import plain_attention
 from ..errors import ConfigError
 from ..structure import Structure, flatten, unflatten
 from .onnx_names import metadata_path, named_paths
@@ -72,11 +72,9 @@ def export(
     options: dict[str, Any] = {
         "input_names": [INPUT.format(i) for i in range(len(tensors))],
         "output_names": [OUTPUT.format(i) for i in range(outputs)],
-        "opset_version": opset, "dynamo": exporter == "dynamo", "external_data": True, "verbose": False,
+        "opset_version": opset, "dynamo": exporter == "dynamo", "verbose": False,
     }  # fmt: skip
-    known = inspect.signature(torch.onnx.export).parameters
-    options = {name: value for name, value in options.items() if name in known}
-    with _quiet(), _plain_attention(), _scopes(model if exporter == "torchscript" else None) as paths:
+    with _quiet(), plain_attention(), _scopes(model if exporter == "torchscript" else None) as paths:
         torch.onnx.export(flat, tuple(t.clone() for t in tensors), str(file), **options)
     proto = onnx.load(str(file))
     _name_outputs(proto, options["output_names"])
@@ -171,28 +169,15 @@ def _quiet() -> Iterator[None]:
     """
     loggers = [logging.getLogger(name) for name in _CHATTY]
     levels = [logger.level for logger in loggers]
-    listing = getattr(torch._C, "_jit_onnx_log", None)
+    listing = torch._C._jit_onnx_log
     try:
-        if listing is not None:
-            torch._C._jit_onnx_log = lambda *_: None
+        torch._C._jit_onnx_log = lambda *_: None
         for logger in loggers:
             logger.setLevel(logging.CRITICAL)
         with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
             warnings.simplefilter("ignore")
             yield
     finally:
-        if listing is not None:
-            torch._C._jit_onnx_log = listing
+        torch._C._jit_onnx_log = listing
         for logger, level in zip(loggers, levels):
             logger.setLevel(level)
-
-
-@contextlib.contextmanager
-def _plain_attention() -> Iterator[None]:
-    """nn.MultiheadAttention's fused fast path is an op that ONNX lacks."""
-    before = torch.backends.mha.get_fastpath_enabled()
-    torch.backends.mha.set_fastpath_enabled(False)
-    try:
-        yield
-    finally:
-        torch.backends.mha.set_fastpath_enabled(before)

@@ -15,17 +15,36 @@ from torch import nn
 from ..errors import ConfigError
 from ..graph import Function
 
-__all__ = ["Converter", "Registry", "converter", "registry"]
+__all__ = ["Converter", "Newer", "Registry", "converter", "newer", "registry"]
 
 F = TypeVar("F", bound=Callable[..., Any])
 Supports = Callable[..., str]
 
 
 @dataclass(frozen=True)
+class Newer:
+    """An ATen overload that the installed torch lacks, but a newer one has."""
+
+    name: str
+
+    def __str__(self) -> str:
+        return self.name
+
+
+def newer(name: str) -> Any:
+    """The ATen overload ``name`` (``"_safe_softmax.default"``), which a torch that is supported may lack.
+
+    A converter of it is checked where torch has the op. Which ones that are stands in trace/torch_versions.py, and a test
+    holds both against each other and against the installed torch.
+    """
+    return _overload(f"aten.{name}") or Newer(f"aten.{name}")
+
+
+@dataclass(frozen=True)
 class Converter:
     """A function that turns one op into layers, and what is known of it."""
 
-    target: Any  # torch._ops.OpOverload, a class of nn.Module or a Function
+    target: Any  # torch._ops.OpOverload, a class of nn.Module, a Function or a Newer
     function: Callable[..., Any]
     supports: Supports | None = None
 
@@ -170,7 +189,7 @@ def _title(target: Any) -> str:
 def _check_target(target: Any) -> None:
     if isinstance(target, str) and re.fullmatch(r"(?!aten\.)\w+\.\w+\.\w+", target):  # of a library that may be missing
         return
-    if isinstance(target, Function) or (inspect.isclass(target) and issubclass(target, nn.Module)):
+    if isinstance(target, (Function, Newer)) or (inspect.isclass(target) and issubclass(target, nn.Module)):
         return
     if isinstance(target, torch._ops.OpOverloadPacket):
         raise ConfigError(
@@ -183,7 +202,8 @@ def _check_target(target: Any) -> None:
 
 
 def _check_signature(new: Converter) -> None:
-    names = list(inspect.signature(new.function).parameters)
+    parameters = list(inspect.signature(new.function).parameters.values())
+    names = [p.name for p in parameters]
     if isinstance(new.target, Function):
         if not names:
             raise ConfigError(f"the converter {new.where} of {_title(new.target)} must take (net, ...)")
@@ -193,10 +213,10 @@ def _check_signature(new: Converter) -> None:
             raise ConfigError(f"the converter {new.where} of {_title(new.target)} must take (net, module, ...)")
         return
     op = _overload(new.target) if isinstance(new.target, str) else new.target
-    if op is None:  # its library is not imported
+    if op is None or isinstance(op, Newer):  # its library is not imported, or torch has no such op yet
         return
     wanted = [a.name for a in op._schema.arguments]
-    if names[1:] != wanted:
+    if [p.name for p in parameters[1:] if p.name in wanted or p.default is p.empty] != wanted:
         raise ConfigError(
             f"the converter {new.where} of {new.target} must take (net, {', '.join(wanted)}), the op's schema, but takes "
             f"({', '.join(names)})"

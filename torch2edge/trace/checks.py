@@ -10,6 +10,7 @@ from torch.nn.parameter import is_lazy
 
 from ..errors import InputError, TraceError, TrainingModeError
 from .compiled import is_compiled
+from .torch_versions import runs_uncompiled
 
 __all__ = ["check_inputs", "check_model", "check_state"]
 
@@ -39,7 +40,7 @@ def check_model(model: nn.Module) -> None:
                 "down ranges while it runs. Convert the float model that it was made from (before "
                 "torch.ao.quantization.prepare)."
             )
-        if is_compiled(module) and not hasattr(torch.compiler, "set_stance"):
+        if is_compiled(module) and not runs_uncompiled():
             raise TraceError(
                 f"{who} is compiled, and torch {torch.__version__} cannot run it uncompiled: put its _orig_mod in its place, "
                 "and compile what convert() gives back."

@@ -1,12 +1,15 @@
-"""Modules under ``torch.compile``: the Python module inside, and a run that compiles nothing."""
+"""Modules under ``torch.compile``: the Python module inside, and a run that is plain Python."""
 
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Iterator
 from typing import Any
 
-import torch
 from torch import nn
+
+from ..attention import plain_attention
+from .torch_versions import uncompiled
 
 __all__ = ["eager_only", "is_compiled", "unwrap"]
 
@@ -23,10 +26,12 @@ def unwrap(module: Any) -> Any:
     return module
 
 
-def eager_only() -> contextlib.AbstractContextManager[Any]:
-    """Run compiled modules and functions as plain Python, so that hooks and the dispatch mode see inside.
+@contextlib.contextmanager
+def eager_only() -> Iterator[None]:
+    """Run a model as plain Python all through, so that hooks and the dispatch mode see inside.
 
-    On torch before 2.6 there is no such switch; then a compiled submodule compiles, and what that breaks is an error.
+    Compiled submodules run uncompiled (where torch cannot do that, trace() refuses them), and nn.MultiheadAttention takes
+    its ordinary path.
     """
-    set_stance = getattr(torch.compiler, "set_stance", None)
-    return set_stance("force_eager") if set_stance is not None else contextlib.nullcontext()
+    with uncompiled(), plain_attention():
+        yield

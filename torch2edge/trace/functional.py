@@ -10,6 +10,7 @@ from typing import Any
 import torch
 
 from ..errors import DataDependentError
+from .torch_versions import decompositions
 
 __all__ = [
     "FACTORIES",
@@ -88,10 +89,8 @@ def is_random(func: Any, args: Any, kwargs: Any) -> bool:
 
 @functools.cache
 def core_decompositions() -> dict[Any, Callable[..., Any]]:
-    """PyTorch's decompositions into core ATen ops."""
-    from torch._decomp import core_aten_decompositions
-
-    return dict(core_aten_decompositions())
+    """What takes ops apart into core ATen ops."""
+    return decompositions()
 
 
 @functools.cache

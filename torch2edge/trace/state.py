@@ -16,6 +16,7 @@ from torch import nn
 from torch.overrides import TorchFunctionMode
 
 from ..errors import InplaceError, RandomOpError
+from .tensor import Traced
 
 __all__ = ["RefuseDataAssignment", "held_tensors", "no_draws", "unchanged"]
 
@@ -115,6 +116,8 @@ class RefuseDataAssignment(TorchFunctionMode):
                 "do it too), and an engine cannot follow that. Compute a new tensor; prepare weights before the conversion."
             )
             raise self.refused
+        if getattr(func, "__self__", None) is _DATA and isinstance(args[0], Traced):
+            return args[0].detach()  # the same memory; torch 2.4 gives no .data of a tensor that is made in inference mode
         return func(*args, **(kwargs or {}))
 
 

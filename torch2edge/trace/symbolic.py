@@ -21,6 +21,7 @@ from ..shapes import Dim, Dynamic
 from ..sizes import Constraint, expression, names_in, text
 from .shape_rules import hint, in_order, map_sizes, rule_of
 from .source import caller
+from .torch_versions import right_ranges
 from .view_rules import VIEW_RULES
 
 __all__ = ["Symbols"]
@@ -77,7 +78,7 @@ class Symbols:
         """While a forward runs, which ``here`` places; no longer, for PyTorch keeps symbols, and so all that they lead to."""
         self.here = here
         try:
-            with _without_needless_guards():
+            with _without_needless_guards(), right_ranges():
                 yield
         finally:
             self.here = caller

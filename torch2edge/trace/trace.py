@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import inspect
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -84,7 +84,7 @@ def _trace(
         stand_ins = [tracer.input(t, n, i) for i, (t, n) in enumerate(zip(tensors, names))]
     call = unflatten(structure, stand_ins)
     with (
-        contextlib.closing(tracer), _one_at_a_time, unchanged(model), no_draws(), _eager_attention(), eager_only(),
+        contextlib.closing(tracer), _one_at_a_time, unchanged(model), no_draws(), eager_only(),
         _sizes(symbols, tracer), as_exporting(), torch.inference_mode(),
     ):  # fmt: skip
         with module_paths(model, tracer, module_classes), whole_functions(tracer, functions):
@@ -201,14 +201,3 @@ def _owned(model: nn.Module, inputs: Sequence[torch.Tensor], names: Sequence[str
     for name, tensor in zip(names, inputs):
         owned[storage_key(tensor)] = f"the input {name}"
     return owned
-
-
-@contextlib.contextmanager
-def _eager_attention() -> Iterator[None]:
-    """nn.MultiheadAttention's fused fast path is one opaque op; its ordinary path is made of ops that convert."""
-    before = torch.backends.mha.get_fastpath_enabled()
-    torch.backends.mha.set_fastpath_enabled(False)
-    try:
-        yield
-    finally:
-        torch.backends.mha.set_fastpath_enabled(before)

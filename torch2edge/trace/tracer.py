@@ -8,15 +8,13 @@ All others are real and computed for real, so they become constants and nothing 
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Callable
 from typing import Any
 
 import torch
-from torch.utils._mode_utils import no_dispatch
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from ..errors import DataDependentError, InplaceError, RandomOpError, TraceError
+from ..errors import DataDependentError, RandomOpError, TraceError
 from ..graph import Constant, Op, Value, map_tensors
 from ..sizes import has_symbolic, settle
 from .complex import Pair, complex_form
@@ -26,16 +24,18 @@ from .functional import (
     SAME_VALUE,
     core_decompositions,
     filled,
-    functional_form,
     is_random,
     schema_of,
     static_index,
 )
+from .memory import Memory
+from .quantile import QUANTILES
 from .shape_rules import OTHER_FORMS
 from .source import caller, place
 from .symbolic import Symbols
 from .tensor import Buffer, Link, Traced, storage_key, tensors_in
-from .views import as_strided, write_through
+from .torch_versions import shape_rule
+from .views import as_strided
 
 __all__ = ["Tracer"]
 
@@ -67,24 +67,23 @@ class Tracer(TorchDispatchMode):
         self.broken: str | None = None  # the innermost submodule that did not return
         self.refused: TraceError | None = None  # the first error of ours, which the forward may have caught
         self.depth = 0  # > 0 inside a submodule that is converted as a whole: nothing is recorded
-        self.overwritten: list[Buffer] = []  # tensors from outside that such a submodule wrote to
-        self._is_leaf, self._names, self._owned = is_leaf, names, owned
+        self.memory = Memory(self, owned)
+        self._is_leaf, self._names = is_leaf, names
         self._symbols = symbols
         self._count = 0
         self._metas: dict[int, tuple[torch.Tensor, torch.Tensor]] = {}
-        self._promoted: dict[int, tuple[Traced, torch.Tensor]] = {}  # real memory that got a traced write
-        self._made: set[int] = set()  # storage keys of the real tensors that the forward made
         self._constants: dict[int, list[Constant]] = {}  # storage key -> constants recorded of it
 
     def close(self) -> None:
         """Let go of every tensor: PyTorch's caches keep a ShapeEnv, and what it can reach, beyond the trace."""
-        self._metas, self._promoted, self._constants, self.refused, self.overwritten = {}, {}, {}, None, []
+        self._metas, self._constants, self.refused = {}, {}, None
+        self.memory.close()
 
     # ---- values -----------------------------------------------------------------------------------------------------
 
     def input(self, tensor: torch.Tensor, name: str, position: int) -> Traced:
         """A traced stand-in for an input of the model."""
-        meta = self._symbols.input(tensor, position) if self._symbols else self._like(tensor)
+        meta = self._symbols.input(tensor, position) if self._symbols else self.like(tensor)
         value = self.new_value(meta)
         return Traced(meta, value, Buffer(value, meta, tensor.device, frozen=f"the input {name}"))
 
@@ -94,7 +93,7 @@ class Tracer(TorchDispatchMode):
         shape = settle(meta.shape) if self._symbols else tuple(meta.shape)
         return Value(self._count - 1, shape, meta.dtype, self.depth > 0)
 
-    def _like(self, tensor: torch.Tensor) -> torch.Tensor:
+    def like(self, tensor: torch.Tensor) -> torch.Tensor:
         """A tensor without data of the same layout, for PyTorch's shape rules."""
         if self._symbols:
             return self._symbols.empty(tensor.shape, tensor.stride(), tensor.dtype)
@@ -102,7 +101,7 @@ class Tracer(TorchDispatchMode):
 
     def read(self, tensor: torch.Tensor) -> Value | Constant:
         """What ``tensor`` holds now."""
-        tensor = self._current(tensor)
+        tensor = self.memory.current(tensor)
         if not isinstance(tensor, Traced):
             return self._constant_of(tensor)
         if isinstance(tensor, Pair):
@@ -110,7 +109,7 @@ class Tracer(TorchDispatchMode):
         if tensor.version != tensor.buffer.version:
             fresh = Traced(tensor.buffer.meta, tensor.buffer.value, tensor.buffer)
             for link in tensor.chain:
-                result = self._call(link.func, fresh, *link.args, **link.kwargs)
+                result = self.call(link.func, fresh, *link.args, **link.kwargs)
                 fresh = result[link.index] if isinstance(result, (list, tuple)) else result
             tensor.value, tensor.version = fresh.value, tensor.buffer.version
         if tensor.value.hidden and not self.depth:
@@ -122,16 +121,16 @@ class Tracer(TorchDispatchMode):
 
     def _constant_of(self, tensor: torch.Tensor) -> Constant:
         constant = Constant(tensor, self._names.get(id(tensor), ""))
-        key = storage_key(tensor)
-        if key not in self._owned:  # it may still be written to: see _constant_op
-            self._constants.setdefault(key, []).append(constant)
+        if not self.memory.is_owned(tensor):  # it may still be written to: see _constant_op
+            self._constants.setdefault(storage_key(tensor), []).append(constant)
         return constant
 
     def here(self) -> str:
         """``in layer1.0, resnet.py:92`` for messages."""
         return place(self.path, caller())
 
-    def _call(self, func: Any, *args: Any, **kwargs: Any) -> Any:
+    def call(self, func: Any, *args: Any, **kwargs: Any) -> Any:
+        """``func(...)``, recorded; without it what the dispatch mode itself does is not."""
         with self:
             return func(*args, **kwargs)
 
@@ -146,8 +145,8 @@ class Tracer(TorchDispatchMode):
             raise
 
     def _dispatch(self, func: Any, args: Any, kwargs: Any) -> Any:
-        if self._promoted:
-            args, kwargs = map_tensors((args, kwargs), self._current)
+        if self.memory.promoted:
+            args, kwargs = map_tensors((args, kwargs), self.memory.current)
         tensors = tensors_in((args, kwargs))
         traced = next((t for t in tensors if isinstance(t, Traced)), None)
         if traced is None:
@@ -155,7 +154,7 @@ class Tracer(TorchDispatchMode):
                 return self._sized_op(func, args, kwargs)
             return self._constant_op(func, args, kwargs)
         if (form := complex_form(func, args, kwargs, tensors, self.here)) is not None:
-            return self._call(form, *args, **kwargs)
+            return self.call(form, *args, **kwargs)
         if func in _READS:
             raise DataDependentError(
                 f"{func} {self.here()}: the forward {_READS[func]} a value that depends on an input. An engine has no "
@@ -165,35 +164,42 @@ class Tracer(TorchDispatchMode):
         if schema_of(func).refused:
             raise DataDependentError(f"{func} {self.here()}: {schema_of(func).refused}.")
         if schema_of(func).is_mutable:
-            return self._write_op(func, args, kwargs)
+            return self.memory.write_op(func, args, kwargs)
         if func is aten.as_strided.default:
             with self:
                 return as_strided(*args, **kwargs)
         if func in FACTORIES:
             if self._symbols and has_symbolic((traced.shape, args, kwargs)):
-                return self._call(FACTORIES[func], *args, **kwargs)
-            return self._note_made(FACTORIES[func](*args, **kwargs).to(kwargs.get("device") or traced.device), ())
+                return self.call(FACTORIES[func], *args, **kwargs)
+            return self.memory.note_made(FACTORIES[func](*args, **kwargs).to(kwargs.get("device") or traced.device), ())
         if self._is_leaf(func):
-            self._refuse_random(func, args, kwargs)
-            return self._record(func, args, kwargs, traced.device)
+            self.refuse_random(func, args, kwargs)
+            return self.record(func, args, kwargs, traced.device)
         if func in SAME_VALUE:
-            self._refuse_random(func, args, kwargs)
-            return self._record(func, args, kwargs, traced.device, same_value=True)
+            self.refuse_random(func, args, kwargs)
+            return self.record(func, args, kwargs, traced.device, same_value=True)
         return self._decompose(func, args, kwargs, traced.device)
 
     def _decompose(self, func: Any, args: Any, kwargs: Any, device: torch.device) -> Any:
         """PyTorch's own decomposition where there is one; else the op is recorded, and lowering will refuse it."""
+        if func in QUANTILES:
+            return self.call(QUANTILES[func], *args, **kwargs)
         if schema_of(func).composite:
             with self:
                 return func.decompose(*args, **kwargs)
-        self._refuse_random(func, args, kwargs)
+        self.refuse_random(func, args, kwargs)
         decomposition = core_decompositions().get(func)
         if decomposition is not None:
             with self:
                 return decomposition(*args, **kwargs)
-        return self._record(func, args, kwargs, device)
+        return self.record(func, args, kwargs, device)
 
-    def _refuse_random(self, func: Any, args: Any, kwargs: Any) -> None:
+    def refuse_random(self, func: Any, args: Any, kwargs: Any) -> None:
+        """Refuse a call that draws random numbers.
+
+        Raises:
+            RandomOpError: with its line.
+        """
         if is_random(func, args, kwargs):
             raise RandomOpError(
                 f"{func} {self.here()}: the forward draws random numbers, and an engine would repeat one draw for ever. "
@@ -202,51 +208,33 @@ class Tracer(TorchDispatchMode):
 
     def _constant_op(self, func: Any, args: Any, kwargs: Any) -> Any:
         """An op on tensors that depend on no input: computed for real."""
-        self._refuse_random(func, args, kwargs)
+        self.refuse_random(func, args, kwargs)
         if schema_of(func).is_mutable:
             for target in schema_of(func).written(args, kwargs):
-                self._refuse_owned(func, target)
+                self.memory.refuse_foreign(func, target)
                 for constant in self._constants.pop(storage_key(target), []):
                     constant.tensor = constant.tensor.clone()  # ops so far saw the memory as it is now
-        return self._note_made(func(*args, **kwargs), () if func is aten.lift_fresh.default else (args, kwargs))
+        return self.memory.note_made(func(*args, **kwargs), () if func is aten.lift_fresh.default else (args, kwargs))
 
     def _sized_op(self, func: Any, args: Any, kwargs: Any) -> Any:
         """An op on no traced tensor, but with a symbolic size among its arguments: its result depends on the inputs too."""
         if schema_of(func).is_mutable:
-            return self._write_op(func, args, kwargs)
+            return self.memory.write_op(func, args, kwargs)
         if func in FILLS:
-            return self._call(aten.full.default, args[0], FILLS[func], **filled(kwargs))
+            return self.call(aten.full.default, args[0], FILLS[func], **filled(kwargs))
         given = tensors_in((args, kwargs))
         device = torch.device(kwargs.get("device") or (given[0].device if given else "cpu"))
-        if given and schema_of(func).aliases and storage_key(given[0]) in self._made:  # both may still be written to
-            return self._dispatch(func, (self._promote(given[0]), *args[1:]), kwargs)
+        if given and schema_of(func).aliases and self.memory.is_made(given[0]):  # both may still be written to
+            return self._dispatch(func, (self.memory.promote(given[0]), *args[1:]), kwargs)
         if self._is_leaf(func):
-            self._refuse_random(func, args, kwargs)
-            return self._record(func, args, kwargs, device)
+            self.refuse_random(func, args, kwargs)
+            return self.record(func, args, kwargs, device)
         return self._decompose(func, args, kwargs, device)
-
-    def _note_made(self, result: Any, given: Any) -> Any:
-        """Remember which memory the forward allocated itself: only that it may write to."""
-        keys = {storage_key(t) for t in tensors_in(result) if t.layout == torch.strided}
-        self._made |= keys - {storage_key(t) for t in tensors_in(given) if t.layout == torch.strided}
-        return result
-
-    def _not_its_own(self, tensor: torch.Tensor) -> str:
-        """What a real tensor is that the forward did not make, else ""."""
-        key = storage_key(tensor)
-        foreign = "a tensor that it did not make (a global, one of another object, NumPy's memory)"
-        return self._owned.get(key) or ("" if key in self._made or isinstance(tensor, Traced) else foreign)
-
-    def _refuse_owned(self, func: Any, target: torch.Tensor) -> None:
-        if owner := self._not_its_own(target):
-            raise InplaceError(
-                f"{func} {self.here()}: the forward writes to {owner}. An engine keeps no state between calls: return "
-                "the new value as an output and pass it in again."
-            )
 
     # ---- recording --------------------------------------------------------------------------------------------------
 
-    def _record(self, func: Any, args: Any, kwargs: Any, device: torch.device, same_value: bool = False) -> Any:
+    def record(self, func: Any, args: Any, kwargs: Any, device: torch.device, same_value: bool = False) -> Any:
+        """Append the op and give its results; ``same_value``: they are the first argument's value, and no op is needed."""
         if func in (aten.index.Tensor, aten.index_put.default):
             args = (args[0], static_index(args[1], self.here), *args[2:])
         recorded = map_tensors((args, kwargs), self.read)
@@ -286,7 +274,7 @@ class Tracer(TorchDispatchMode):
         if schema_of(func).aliases and isinstance(source, Traced) and storage_key(meta) == storage_key(source.meta):
             with torch.inference_mode(source.is_inference()):
                 return Traced(meta, value, source.buffer, (*source.chain, Link(func, tuple(args[1:]), kwargs, index)))
-        frozen = self._not_its_own(source) if schema_of(func).aliases and isinstance(source, torch.Tensor) else ""
+        frozen = self.memory.foreign(source) if schema_of(func).aliases and isinstance(source, torch.Tensor) else ""
         # PyTorch demands that a view of a tensor from outside of inference mode (a parameter) is one too
         with torch.inference_mode(not isinstance(source, torch.Tensor) or source.is_inference()):
             return Traced(meta, value, Buffer(value, meta, device, frozen, hidden=self.depth > 0))
@@ -295,7 +283,7 @@ class Tracer(TorchDispatchMode):
         if isinstance(tensor, Traced):
             return tensor.meta
         if id(tensor) not in self._metas:  # the tensor is kept too: its id must not be used again
-            self._metas[id(tensor)] = (tensor, self._like(tensor))
+            self._metas[id(tensor)] = (tensor, self.like(tensor))
         return self._metas[id(tensor)][1]
 
     def _dense(self, tensor: torch.Tensor) -> torch.Tensor:
@@ -308,8 +296,8 @@ class Tracer(TorchDispatchMode):
     def _shapes(self, func: Any, args: Any, kwargs: Any) -> Any:
         """PyTorch's shape rule of ``func``, run on the meta device."""
         try:
-            form = OTHER_FORMS.get(func, func)
-            return self._symbols.call(form, args, kwargs) if self._symbols else form(*args, **kwargs)
+            rule = OTHER_FORMS.get(func) or shape_rule(func)
+            return self._symbols.call(rule, args, kwargs) if self._symbols else rule(*args, **kwargs)
         except NotImplementedError as error:
             if func.namespace != "aten":
                 raise TraceError(
@@ -320,107 +308,3 @@ class Tracer(TorchDispatchMode):
                 f"{func} {self.here()}: PyTorch cannot tell the shape of its result without the data. An engine needs "
                 "shapes that follow from the input shapes: compute with a mask (torch.where) instead of selecting."
             ) from error
-
-    # ---- writes -----------------------------------------------------------------------------------------------------
-
-    def _write_op(self, func: Any, args: Any, kwargs: Any) -> Any:
-        """An in-place op: its functional form gives the new value, which then replaces the old one."""
-        self._refuse_random(func, args, kwargs)
-        targets = schema_of(func).written(args, kwargs)
-        form = functional_form(func)
-        if form is None:
-            if schema_of(func).composite:
-                with self:
-                    return func.decompose(*args, **kwargs)
-            raise InplaceError(
-                f"{func} {self.here()}: this in-place op has no functional form in PyTorch. Use the form that returns a "
-                "new tensor."
-            )
-        if func is not aten.detach_.default and isinstance(form, torch._ops.OpOverload) and schema_of(form).aliases:
-            return self._turn(func, form, args, kwargs)
-        results = self._call(form, *args, **kwargs)
-        results = list(results) if isinstance(results, (list, tuple)) else [results]
-        if len(results) != len(targets) or any(r.shape != t.shape for r, t in zip(results, targets)):
-            raise InplaceError(
-                f"{func} {self.here()}: it changes the shape of what it writes to. Use the form that returns a new tensor."
-            )
-        for target, result in zip(targets, results):
-            self._write(func, target, self._call(lambda r, dtype: r.to(dtype), result, target.dtype))
-        return targets[0] if len(targets) == 1 else tuple(targets)
-
-    def _turn(self, func: Any, form: Any, args: Any, kwargs: Any) -> Any:
-        """``squeeze_``, ``transpose_`` and the like write nothing: the tensor object becomes another view of its memory."""
-        target = args[0]
-        if not isinstance(target, Traced) or (target.buffer.frozen and not target.chain):
-            raise InplaceError(f"{func} {self.here()}: it changes the shape of an input in place; use x.squeeze() or its kin.")
-        view = self._call(form, *args, **kwargs)
-        with no_dispatch():  # the shape that the object shows
-            func(*args, **kwargs)
-        target.meta, target.chain, target.value, target.version = view.meta, view.chain, view.value, view.version
-        return target
-
-    def _write(self, func: Any, target: torch.Tensor, new: torch.Tensor) -> None:
-        if not isinstance(target, Traced):
-            self._refuse_owned(func, target)
-            target = self._promote(target)
-        assert isinstance(target, Traced)
-        buffer = target.buffer
-        if buffer.frozen:
-            raise InplaceError(
-                f"{func} {self.here()}: the forward writes to {buffer.frozen}, and an engine does not change its inputs. "
-                "Write to a copy: x = x.clone()."
-            )
-        if self.depth and not buffer.hidden:
-            if target.chain:
-                raise InplaceError(
-                    f"{func} {self.here()}: something that is converted as a whole writes to a part of a tensor from outside."
-                )
-            self.overwritten.append(buffer)
-        value = self.read(new)
-        steps = [Traced(buffer.meta, buffer.value, buffer)]
-        for link in target.chain[:-1]:
-            result = self._call(link.func, steps[-1], *link.args, **link.kwargs)
-            steps.append(result[link.index] if isinstance(result, (list, tuple)) else result)
-        for base, link in zip(reversed(steps), reversed(target.chain)):
-            back = functools.partial(write_through, link.func, (*link.args, *link.kwargs.values()), link.index)
-            new = self._call(back, base, new)
-            if new is NotImplemented:
-                raise InplaceError(
-                    f"{func} {self.here()}: it writes through a view made by {link.func}, which torch2edge cannot "
-                    "express. Write to a clone, or build the result with torch.where or torch.cat."
-                )
-        if not isinstance(value, Value):  # a constant was written: it needs a value of its own
-            value = self._as_value(new if not target.chain else self._call(aten.clone.default, new), buffer.device)
-        buffer.value = value if not target.chain else self._as_value(new, buffer.device)
-        buffer.version += 1
-        target.value, target.version = (value, buffer.version) if not target.chain else (target.value, -1)
-
-    def _as_value(self, tensor: torch.Tensor, device: torch.device) -> Value:
-        """The value of ``tensor``; a constant becomes one through an ``alias`` op."""
-        value = self.read(tensor)
-        if isinstance(value, Value):
-            return value
-        wrapped = self._record(aten.alias.default, (tensor,), {}, device)
-        return wrapped.value  # type: ignore[no-any-return]
-
-    # ---- real memory that got a traced write ------------------------------------------------------------------------
-
-    def _current(self, tensor: torch.Tensor) -> torch.Tensor:
-        """``tensor``, or the traced view that stands for it since a traced write went to its memory."""
-        if isinstance(tensor, Traced) or storage_key(tensor) not in self._promoted:
-            return tensor
-        owner, _ = self._promoted[storage_key(tensor)]
-        meta = self._like(tensor)
-        layout = (list(tensor.shape), list(tensor.stride()), tensor.storage_offset())
-        view = Traced(meta, owner.value, owner.buffer, (Link(aten.as_strided.default, layout, {}, 0),))
-        view.version = -1
-        return view
-
-    def _promote(self, target: torch.Tensor) -> torch.Tensor:
-        """``target`` is real (``out = torch.zeros(...)``), what is written to it is traced: its memory becomes a value."""
-        size = target.untyped_storage().nbytes() // target.element_size()
-        value = self._as_value(target.as_strided((size,), (1,), 0).clone(), target.device)
-        meta = self._like(target.as_strided((size,), (1,), 0))
-        owner = Traced(meta, value, Buffer(value, meta, target.device, hidden=self.depth > 0))
-        self._promoted[storage_key(target)] = (owner, target)  # the tensor is kept: its memory must not be used again
-        return self._current(target)

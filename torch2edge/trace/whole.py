@@ -35,8 +35,8 @@ def record(tracer: Tracer, target: Any, instance: nn.Module | None, recorded: An
     buffers: list[tuple[Buffer, Buffer]] = []
     outputs = [_published(tracer, t, buffers) if isinstance(t, Traced) and t.value.hidden else None for t in tensors]
     op = Op(target, recorded[0], recorded[1], outputs, tracer.path, caller(), instance, nesting)
-    lost = any(buffer.value.hidden for buffer in tracer.overwritten)
-    tracer.overwritten.clear()
+    lost = any(buffer.value.hidden for buffer in tracer.memory.overwritten)
+    tracer.memory.overwritten.clear()
     if lost:
         raise InplaceError(
             f"{op.name} {tracer.here()}: it is converted as a whole, but it writes to a tensor from outside of it that it "
