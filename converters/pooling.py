@@ -91,6 +91,7 @@ def _max_pool(
     window, step, pad, gap = net.per_axis(axes, kernel_size, stride or kernel_size, padding, dilation)
     wanted = net.outputs[0].shape[-axes:]
     if all(d == 1 for d, k in zip(gap, window) if k > 1):
+        window = _within(x, window, pad)
         return net.pooling(x, "MAX", window, step, pad, _end_padding(net, x, wanted, window, step, pad, ceil_mode))
     for dim in range(-axes, 0):
         k, s, p, d = window[dim], step[dim], pad[dim], gap[dim]
@@ -98,6 +99,12 @@ def _max_pool(
         seen = [[i for i in range(o * s - p, o * s - p + k * d, d) if 0 <= i < n] for o in range(wanted[dim])]
         x = net.maximum_along(x, dim, seen)
     return x
+
+
+def _within(x: Tensor, window: list[int], padding: list[int]) -> list[int]:
+    """Windows no larger than the padded input. With ceil_mode they may be; PyTorch cuts them, and counts what is left."""
+    sizes = x.shape[-len(window) :]
+    return [k if is_symbolic(n) else min(k, n + 2 * p) for k, n, p in zip(window, sizes, padding)]
 
 
 def _end_padding(
@@ -160,6 +167,7 @@ def _avg_pool(
     layer's option (not on Xavier's DLA, so only where there is padding).
     """
     window, step, pad = net.per_axis(axes, kernel_size, stride or kernel_size, padding)
+    window = _within(x, window, pad)
     wanted = net.outputs[0].shape[-axes:]
     ends = _end_padding(net, x, wanted, window, step, pad, ceil_mode)
     if any(map(is_symbolic, (*x.shape[-axes:], *wanted))):

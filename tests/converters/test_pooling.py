@@ -43,6 +43,18 @@ AVERAGE = [
     *rows(aten.avg_pool2d.default, [(nn.AvgPool2d(2, 3, 1, True), FAR), (nn.AvgPool2d(3, 2, 0, True, False), FAR)]),
     *rows(aten.avg_pool2d.default, [(nn.AvgPool2d(4, 3, 2, True, False), FAR), (nn.AvgPool2d(3, 2, 1, True, False, 7), FAR)]),
     *rows(aten.avg_pool2d.default, [(nn.AvgPool2d(3, 1, 1, divisor_override=2), FAR), (nn.AvgPool2d(2), (3, 7, 5))]),
+    # EfficientNet of transformers averages by windows larger than its maps
+    *rows(
+        aten.avg_pool2d.default,
+        [(nn.AvgPool2d(2560, ceil_mode=True), FAR), (nn.AvgPool2d((40, 3), (40, 2), (1, 0), True), FAR)],
+    ),
+    *rows(
+        aten.avg_pool2d.default, [(nn.AvgPool2d(50, 40, 3, True, False), FAR), (nn.AvgPool2d(50, 40, 3, True, True, 9), FAR)]
+    ),
+    *rows(
+        aten.max_pool2d.default,
+        [(nn.MaxPool2d(2560, ceil_mode=True), FAR), (nn.MaxPool2d((40, 3), (40, 2), (1, 0), 1, False, True), FAR)],
+    ),
     *rows(aten.avg_pool2d.default, [(nn.LPPool2d(2, 3, 2), IMAGE), (nn.AvgPool2d(5, 3, 2, True), (1, 1, 4, 5))]),
     *rows(aten.avg_pool1d.default, [(nn.AvgPool1d(3, 2, 1), LINE), (nn.AvgPool1d(4, 3, 2, True), LINE)]),
     *rows(aten.avg_pool1d.default, [(nn.AvgPool1d(4, 3, 2, True, False), LINE), (nn.AvgPool1d(3), (3, 7))]),
