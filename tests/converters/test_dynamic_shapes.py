@@ -91,7 +91,7 @@ DYNAMIC_ROWS = [
         (lambda x: F.pad(x, (1, 1, 1, 1), mode="circular"), IMAGE), (lambda x: F.pad(x, (-1, 0)), ("n", "t")),
         (lambda x: F.pad(x, (2, 1, 1, 3), mode="reflect"), IMAGE), (lambda x: F.pad(x, (2, 1, 1, 3), mode="replicate"), IMAGE),
         (lambda x: F.pad(x, (0, 4 * x.shape[1] - x.shape[2])), ("n", "h", "w")),
-        *([(lambda x: F.pad(x, (0, (-x.shape[-1]) % 4)), ("n", "w"))] if SYMBOLS_LEFT_ALONE else []),
+        (lambda x: F.pad(x, (0, (-x.shape[-1]) % 4)), ("n", "w")),
     ]),
     *dynamic_rows(aten.roll.default, [
         (lambda x: x.roll((1, -2), (2, 3)), IMAGE),

@@ -45,8 +45,8 @@ META_ATTENTION = pytest.mark.skipif(
     not torch._C._dispatch_has_kernel_for_dispatch_key("aten::_scaled_dot_product_flash_attention", "Meta"),
     reason=f"{_HERE} has no shape rules for its GPU kernels of attention; F.scaled_dot_product_attention does not need them",
 )
-# Before, x[:, :n] asked whether n is the length, and a padding whether it is 0: a ConfigError for ranges that hold both
-# answers. Nor was n / n known to be 1.
+# Before, x[:, :n] asked whether n is the length: a ConfigError for ranges that hold both answers. So did the parts that
+# PyTorch takes F.pad into (which is recorded whole where it has its converter). Nor was n / n known to be 1.
 SYMBOLS_LEFT_ALONE = hasattr(symbolic_shapes, "guard_or_false")
 FREE_SIZES = pytest.mark.skipif(not SYMBOLS_LEFT_ALONE, reason=f"{_HERE} asks of symbolic sizes what newer ones leave open")
 # What torch.load(weights_only=True) takes; torch2trt's state dicts hold the engine as one.

@@ -8,10 +8,12 @@ from __future__ import annotations
 import contextlib
 import functools
 import inspect
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import torch
+
+from ..sizes import has_symbolic
 
 __all__ = [
     "GONE", "LATER", "decompositions", "exports_dynamo", "lacks", "right_ranges", "runs_uncompiled", "shape_rule",
@@ -131,6 +133,8 @@ def shape_rule(func: Any) -> Callable[..., Any]:
 
 @functools.cache
 def _own_rules() -> dict[Any, Callable[..., Any]]:
+    from torch.fx.experimental import symbolic_shapes  # takes long to import
+
     rules: dict[Any, Callable[..., Any]] = {}
     if not torch._C._dispatch_has_kernel_for_dispatch_key("aten::kthvalue", "Meta"):
         rules[aten.kthvalue.default] = lambda self, k, dim=-1, keepdim=False: aten.min.dim(self, dim, keepdim)
@@ -141,4 +145,16 @@ def _own_rules() -> dict[Any, Callable[..., Any]]:
             rules[op] = functools.partial(lambda op, self, other, alpha=1: op(self, other), op)
     if lacks("aten._fused_rms_norm.default"):  # with it came a rule that leaves symbolic sizes alone
         rules[aten.rms_norm.default] = lambda input, *_, **__: aten.empty_like.default(input)
+    if not hasattr(symbolic_shapes, "guard_or_false"):  # what newer rules ask with, and leave open
+        rules[aten.pad.default] = _pad
     return rules
+
+
+def _pad(self: torch.Tensor, pad: Sequence[Any], *rest: Any, **named: Any) -> torch.Tensor:
+    """The shape of F.pad, without the question whether a symbolic padding is 0."""
+    if not has_symbolic((self.shape, tuple(pad))):
+        return aten.pad.default(self, pad, *rest, **named)  # type: ignore[no-any-return]
+    shape = list(self.shape)
+    for axis, (before, after) in enumerate(zip(pad[::2], pad[1::2])):
+        shape[-1 - axis] = shape[-1 - axis] + before + after
+    return self.new_empty(shape)
