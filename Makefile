@@ -72,7 +72,7 @@ types: $(INSTALLED)
 	MYPYPATH=build/typed $(PY) -m mypy -p torch2edge
 
 $(VENV)/.installed-zoo: $(INSTALLED)
-	$(PY) -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[zoo]'
+	$(PY) -m pip install --quiet --disable-pip-version-check --constraint $(CONSTRAINTS) --editable '.[zoo]'
 	@touch $@
 
 clean:
