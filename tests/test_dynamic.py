@@ -297,6 +297,27 @@ def test_the_check_covers_small_large_and_odd_sizes():
 # ---- what is refused ------------------------------------------------------------------------------------------------------
 
 
+class Buckets(nn.Module):
+    """T5's relative positions: log(0) is cast to an integer, and where() leaves it out afterwards."""
+
+    def __init__(self, leaves_out: bool) -> None:
+        super().__init__()
+        self.leaves_out = leaves_out
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        places = torch.arange(x.shape[1])
+        far = 4 + places.float().log().to(torch.int64)
+        buckets = torch.where(places < 4, places, far) if self.leaves_out else far
+        return x + buckets
+
+
+@pytest.mark.filterwarnings("ignore:layer .* casts a value outside of the range:RuntimeWarning")
+def test_a_cast_of_infinity_that_is_left_out():
+    torch2edge.convert(Buckets(True).eval(), [torch.randn(2, 8)], dynamic={0: {1: (4, 8, 20)}})
+    with pytest.raises(torch2edge.VerificationError):
+        torch2edge.convert(Buckets(False).eval(), [torch.randn(2, 8)], dynamic={0: {1: (4, 8, 20)}})
+
+
 def test_a_branch_on_size_one_is_refused():
     with pytest.raises(ConfigError, match=r"with b = 1, t = 6 the model does not do what it does .*begin at 2"):
         convert(net(lambda net, x: x * 2 if x.shape[0] == 1 else x), [BT], verify=False)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Callable, Sequence
 
 import torch
@@ -27,7 +28,9 @@ def cast(layer: Layer, inputs: Sequence[Tensor]) -> Tensor:
     """The input as the output's type.
 
     Floating point to integer cuts the fraction off. What happens to a value outside the integer's range, or NaN, is
-    documented nowhere, so such a value is an error. To BOOL, everything but zero is true.
+    documented nowhere. Models make such values where they then leave them out (T5 takes log(0), and a where() later the
+    other branch), so it is an arbitrary one here: a result that hangs on it is not PyTorch's. To BOOL, everything but zero
+    is true.
     """
     (data,) = inputs
     target = layer.dtype
@@ -38,7 +41,12 @@ def cast(layer: Layer, inputs: Sequence[Tensor]) -> Tensor:
     # float64 has no 2^63 - 1: the first value that is too large is 2^63, which "<" on the next number excludes.
     inside = (whole >= limits.min) & (whole < float(limits.max) + 1 if whole.is_floating_point() else whole <= limits.max)
     if not bool(inside.all()):
-        raise layer.wrong(f"a value is outside the range of {target}; the result of that cast is undefined")
+        warnings.warn(
+            f"layer {layer.name!r} casts a value outside of the range of {target}, of which TensorRT documents nothing; the "
+            "reference executor takes an arbitrary number for it",
+            RuntimeWarning, stacklevel=2,
+        )  # fmt: skip
+        return torch.where(inside, whole, 0).to(target).masked_fill(~inside, limits.max // 3 * 2 + 1)
     return whole.to(target)
 
 
