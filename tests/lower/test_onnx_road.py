@@ -305,7 +305,7 @@ def test_an_opset_that_the_exporter_lacks(monkeypatch: Any) -> None:
         by_onnx(seeded(Block), X, onnx_opset=99)
 
 
-@torch.library.custom_op("torch2edge_tests::softsign", mutates_args=())
+@torch.library.custom_op("torch2edge_tests::softsign", mutates_args=(), schema="(Tensor x) -> Tensor")
 def softsign(x: torch.Tensor) -> torch.Tensor:
     """An op that no converter and no exporter knows."""
     return x / (1 + x.abs())
