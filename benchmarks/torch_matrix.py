@@ -150,7 +150,8 @@ def one(name: str, extras: str, state: str) -> dict[str, Any]:
         if before.get("state") == state and before["row"]["exit"] == 0 and before["torch"] == facts(python)["torch"]:
             print(f"torch {name}: passed before on the same sources", flush=True)
             return before["row"]
-        row = {"name": name, "date": time.strftime("%Y-%m-%d"), **beside(python, wheel(python, state))}
+        commit = run("git", "describe", "--always", "--dirty").strip()
+        row = {"name": name, "date": time.strftime("%Y-%m-%d"), "commit": commit, **beside(python, wheel(python, state))}
         print(f"torch {name}: {row['wheel']} installs beside torch {row['torch']}; the suite:", flush=True)
         row |= suite(python, venv / "junit.xml")
     except Failed as error:

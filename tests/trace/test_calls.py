@@ -108,5 +108,5 @@ def test_writes_through_an_output():
 
 
 def test_a_model_that_fails_says_so():
-    with pytest.raises(InputError, match="the model does not run on these inputs: RuntimeError: mat1 and mat2"):
+    with pytest.raises(InputError, match=r"the model does not run on these inputs: RuntimeError: .*mat1 and mat2"):
         seen(nn.Linear(2, 2), torch.randn(1, 3))
