@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import torch
 from support.refusals import ROADS, Outside, Then, Two, X, convs, told
+from support.torch_features import FREE_SIZES
 from torch import nn
 from torch.nn.utils import parametrizations
 
@@ -141,6 +142,7 @@ def test_a_device_that_is_not_here() -> None:
     told(lambda: module(X.to("meta")), InputError, "meta")
 
 
+@FREE_SIZES
 def test_an_exported_program_keeps_its_own_sizes() -> None:
     batch = torch.export.Dim("batch", min=1, max=8)
     program = torch.export.export(convs(), (X,), dynamic_shapes=({0: batch},))

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 import torch
 from support.refusals import ROADS, Outside, Then, Two, X, convs, line, told
+from support.torch_features import EXPORTERS, UNCOMPILED
 from torch import nn
 
 import torch2edge
@@ -157,6 +158,7 @@ def test_a_function_of_torch_jit_converts(road: str) -> None:
     torch.testing.assert_close(convert(model, [X], fallback=road)(X), model(X).detach())
 
 
+@UNCOMPILED
 @pytest.mark.parametrize("road", ROADS)
 def test_compiled_modules_are_unwrapped(road: str) -> None:
     for model in (Then(torch.compile(nn.ReLU())).eval(), torch.compile(convs()), Then(torch.compile(torch.relu)).eval()):
@@ -211,14 +213,15 @@ def test_branches_that_share_weights(road: str) -> None:
     assert {row.path for row in module.report.modules} == {"", "a", "left", "right"}
 
 
-def test_an_export_that_fails_has_both_messages() -> None:
+@pytest.mark.parametrize("exporter", EXPORTERS)
+def test_an_export_that_fails_has_both_messages(exporter: str) -> None:
     model = Then(torch.special.bessel_j0).eval()
-    for exporter, words in (("torchscript", "aten::special_bessel_j0"), ("dynamo", "No ONNX function found")):
-        message = told(
-            lambda exporter=exporter: convert(model, [X], fallback="onnx", onnx_exporter=exporter),
-            torch2edge.UnsupportedOpError,
-            "aten.special_bessel_j0.default  in the model itself, ", "fallback='onnx' does not do either: torch.onnx.export(",
-            words, "the other one; fallback='torch'",
-        )  # fmt: skip
-        assert "Next steps" not in message
-        assert "stack trace" not in message
+    words = {"torchscript": "aten::special_bessel_j0", "dynamo": "No ONNX function found"}[exporter]
+    message = told(
+        lambda: convert(model, [X], fallback="onnx", onnx_exporter=exporter),
+        torch2edge.UnsupportedOpError,
+        "aten.special_bessel_j0.default  in the model itself, ", "fallback='onnx' does not do either: torch.onnx.export(",
+        words, "the other one; fallback='torch'",
+    )  # fmt: skip
+    assert "Next steps" not in message
+    assert "stack trace" not in message

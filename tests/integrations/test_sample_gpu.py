@@ -9,6 +9,7 @@ import pytest
 import torch
 from support.gpu import needs_gpu
 from support.samples import SAMPLES, Sample, run
+from support.torch_features import DYNAMO
 
 from torch2edge.integrations import torch_compile
 
@@ -33,7 +34,12 @@ def test_the_sample_is_what_issue_3_asks_for() -> None:
     assert {road: roads.count(road) for road in roads} == {"onnx": 3, "torch": 3, "torch2trt": 3, "compile": 1}
 
 
-@pytest.mark.parametrize("sample", [s if not s.slow else pytest.param(s, marks=pytest.mark.slow) for s in SAMPLES], ids=str)
+def marks(sample: Sample) -> list[pytest.MarkDecorator]:
+    """What keeps a sample from the ordinary run here."""
+    return [pytest.mark.slow] * sample.slow + [DYNAMO] * (sample.options.get("onnx_exporter") == "dynamo")
+
+
+@pytest.mark.parametrize("sample", [pytest.param(s, marks=marks(s)) for s in SAMPLES], ids=str)
 def test_by_the_reference_executor(sample: Sample) -> None:
     run(sample, "cpu")
 
