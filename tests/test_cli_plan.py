@@ -110,6 +110,8 @@ def test_a_model_that_wants_a_list(command, tmp_path, capsys):
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
+@pytest.mark.filterwarnings("ignore:.*torch.jit:FutureWarning")
+@pytest.mark.filterwarnings("ignore:.*torch.jit:DeprecationWarning")
 def test_modules_of_torch_jit(tmp_path, capsys):
     (tmp_path / "model.py").write_text(WANTS_A_LIST)
     for command, name, said in (
