@@ -185,6 +185,7 @@ def main() -> None:
     }  # fmt: skip
     torch_version = torch.__version__.partition("+")[0]
     path = args.out / f"frontend-cpu{os.cpu_count()}-{capabilities().name}{capabilities().version}-torch{torch_version}.json"
+    args.out.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(result, indent=1) + "\n")
     measured = [row for row in result["frontend"] if "failed" not in row]
     worst = max(row["ratio_median"] for row in measured)

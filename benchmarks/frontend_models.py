@@ -55,6 +55,11 @@ def _positional(example: Example) -> Example:
     return Example(Positional(example.model, list(example.kwargs)).eval(), list(example.kwargs.values()))
 
 
+def _segformer() -> Example:
+    example = catalogue("transformers")["transformers:SegformerForSemanticSegmentation"].make()
+    return _positional(Example(example.model, [], {"pixel_values": torch.randn(1, 3, 256, 320)}))
+
+
 def _dense(name: str) -> Example:
     return Example(Dense(detection.make(name)).eval(), [torch.randn(1, 3, 256, 320)])
 
@@ -67,7 +72,7 @@ MODELS: dict[str, tuple[Callable[[], Example], Axes]] = {
     "transformers:GPT2LMHeadModel": (_of("transformers", "GPT2LMHeadModel"), TOKENS),
     "transformers:T5EncoderModel": (_of("transformers", "T5EncoderModel"), TOKENS),
     "transformers:WhisperEncoder": (_of("transformers", "WhisperEncoder"), BATCH),
-    "transformers:SegformerForSemanticSegmentation": (_of("transformers", "SegformerForSemanticSegmentation"), IMAGES),
+    "transformers:SegformerForSemanticSegmentation": (_segformer, IMAGES),
     # detectors: one that is a network from end to end, one without what is not
     "transformers:DetrForObjectDetection": (_of("transformers", "DetrForObjectDetection"), BATCH),
     "torchvision:retinanet_resnet50_fpn, backbone and head": (

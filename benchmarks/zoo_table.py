@@ -68,7 +68,7 @@ def _markdown(head: dict[str, str], rows: Sequence[Row]) -> str:
 
 
 def _cells(row: Row) -> str:
-    why = " ".join((row["reason"] or row["error"]).replace("|", "\\|").split())
+    why = " ".join((row.get("reason") or row["error"]).replace("|", "\\|").split())
     why = why if len(why) <= REASON else why[:REASON] + " ..."
     if row["error"]:
         return f"| {row['model']} | {row.get('task', '')} | | | | | | **failed**: {why} |"
