@@ -61,13 +61,18 @@ def convert_one(entry: Entry, fallback: bool = True) -> dict[str, Any]:
 def _touchy(example: Example, error: str) -> dict[str, Any]:
     """A model that did not pass: once more, with twice the error that PyTorch's own float32 has, where that is the cause."""
     rounding = rounding_of(example)
-    if not TOLERANCE["fp32"] / 2 < rounding < LOOSEST / 2:
+    if not _explains(rounding):
         return {"road": "none", "error": f"{error}\n(PyTorch's float32 is off from its float64 by {rounding:.1e})"}
     try:
         module = torch2edge.convert(example.model, example.inputs, example.kwargs, tolerance=2 * rounding)
     except torch2edge.Torch2EdgeError as again:
         return {"road": "none", "error": f"{type(again).__name__}: {again}"}
     return {"reason": TOUCHY.format("model", rounding), **_figures(module)}
+
+
+def _explains(rounding: float) -> bool:
+    """Whether it can be the cause of a check that failed, and twice as much would still say something."""
+    return TOLERANCE["fp32"] / 2 < rounding < LOOSEST / 2
 
 
 def rounding_of(example: Example) -> float:
@@ -95,7 +100,7 @@ def _in_parts(example: Example, reason: str, tolerance: float | None = None) -> 
         backbone = getattr(example.model, "backbone", None)
         if tolerance is None and isinstance(error, torch2edge.VerificationError) and backbone is not None:
             rounding = rounding_of(Example(backbone, [torch.stack(example.inputs[0])]))
-            if TOLERANCE["fp32"] / 2 < rounding < LOOSEST / 2:
+            if _explains(rounding):
                 return _in_parts(example, f"{reason} {TOUCHY.format('backbone', rounding)}", 2 * rounding)
         return {"error": f"{reason}\nand with fallback='torch': {type(error).__name__}: {error}"}
     return {"road": "torch", "reason": reason, "error": "", **_figures(module)}

@@ -17,7 +17,18 @@ import torch
 
 from .errors import ConfigError
 
-__all__ = ["Constraint", "compute", "expression", "has_symbolic", "is_symbolic", "names_in", "settle", "shape_text", "text"]
+__all__ = [
+    "Constraint",
+    "compute",
+    "expression",
+    "has_symbolic",
+    "is_symbolic",
+    "names_in",
+    "settle",
+    "shape_text",
+    "sympy_of",
+    "text",
+]
 
 Expression = Any
 SYMBOLIC = (torch.SymInt, torch.SymFloat, torch.SymBool)
@@ -40,7 +51,7 @@ class Constraint:
 
 def is_symbolic(size: Any) -> bool:
     """Whether ``size`` is one of PyTorch's symbolic numbers and not a constant in disguise."""
-    return isinstance(size, SYMBOLIC) and not _sympy(size).is_number
+    return isinstance(size, SYMBOLIC) and not sympy_of(size).is_number
 
 
 def has_symbolic(tree: Any) -> bool:
@@ -55,7 +66,7 @@ def has_symbolic(tree: Any) -> bool:
 def settle(tree: Any) -> Any:
     """``tree`` with each symbolic number that is a constant as that constant; a torch.Size becomes a tuple."""
     if isinstance(tree, SYMBOLIC):
-        value = _sympy(tree)
+        value = sympy_of(tree)
         if isinstance(tree, torch.SymBool):
             return bool(value) if value in (True, False) else tree
         return tree if not value.is_number else int(value) if isinstance(tree, torch.SymInt) else float(value)
@@ -67,9 +78,9 @@ def settle(tree: Any) -> Any:
     return tree
 
 
-def _sympy(size: Any) -> Any:
-    """The sympy expression of a symbolic number; PyTorch replaces symbols that turned out equal."""
-    return size.node.expr
+def sympy_of(size: Any) -> Any:
+    """The sympy expression of a symbolic number, with everything in it that a guard has fixed; anything else as it is."""
+    return size.node.expr if isinstance(size, SYMBOLIC) else size
 
 
 def expression(size: Any, names: Mapping[str, str]) -> Expression:
@@ -84,7 +95,7 @@ def expression(size: Any, names: Mapping[str, str]) -> Expression:
     """
     if isinstance(size, (int, float)):
         return size
-    return _convert(_sympy(size) if isinstance(size, SYMBOLIC) else size, names)
+    return _convert(sympy_of(size), names)
 
 
 def _convert(node: Any, names: Mapping[str, str]) -> Expression:

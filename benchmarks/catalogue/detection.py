@@ -5,6 +5,8 @@ from __future__ import annotations
 import torch
 from torch import nn
 
+from .entry import calibrate
+
 SIZE = 128
 
 
@@ -40,15 +42,8 @@ def make(name: str) -> nn.Module:
 
 def _calibrate(model: nn.Module) -> None:
     """Batch norms take the statistics of some images; other layers are scaled to outputs of one size, boxes to a third."""
-    norms = [m for m in model.modules() if isinstance(m, nn.BatchNorm2d)]
-    for norm in norms:
-        norm.train()
-        norm.momentum = None
-    with torch.no_grad():
-        if norms:  # SSD's VGG has none, and would not take images as small as these
-            model.backbone(torch.stack([image(seed) for seed in range(100, 108)]))
-    for norm in norms:
-        norm.eval()
+    calibrate(model.backbone, torch.stack([image(seed) for seed in range(100, 108)]))
+    for norm in (m for m in model.backbone.modules() if isinstance(m, nn.BatchNorm2d)):
         norm.running_var.clamp_(min=0.1 * float(norm.running_var.mean()))  # dead channels would only amplify rounding
     scaled: set[nn.Module] = set()
 

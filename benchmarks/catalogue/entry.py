@@ -64,6 +64,8 @@ def calibrate(model: nn.Module, inputs: torch.Tensor) -> None:
     (visformer_tiny: 4e-3 between PyTorch in float32 and in float64.)
     """
     norms = [m for m in model.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
+    if not norms:
+        return
     for norm in norms:
         norm.train()
         norm.momentum = None

@@ -8,6 +8,7 @@ from collections import namedtuple
 
 import pytest
 import torch
+from support.rows import Function
 from torch import nn
 
 from torch2edge import ConfigError, InputError, TrainingModeError, UnsupportedOpError
@@ -17,18 +18,9 @@ from torch2edge.integrations.torch2trt import Flattener, ListDataset, TRTModule,
 pytestmark = pytest.mark.filterwarnings("ignore::torch2edge.ReferenceWarning")
 
 
-class Applies(nn.Module):
-    def __init__(self, function):
-        super().__init__()
-        self.function = function
-
-    def forward(self, *args):
-        return self.function(*args)
-
-
 def agree(function, *shapes, **options):
     """Convert, then compare structure, shapes and values on inputs that the conversion has not seen."""
-    module = Applies(function).eval()
+    module = Function(function).eval()
     module_trt = torch2trt(module, [torch.randn(s) for s in shapes], **options)
     fresh = [torch.randn(s) for s in shapes]
     wanted, given = module(*fresh), module_trt(*fresh)
@@ -73,7 +65,7 @@ def test_what_torch2trt_gets_wrong(function, shape):
 
 
 def test_nested_inputs_and_outputs():
-    module = Applies(lambda x, d: {"b": x + d["z"], "a": (d["y"] * 2, [x - d["y"]])}).eval()
+    module = Function(lambda x, d: {"b": x + d["z"], "a": (d["y"] * 2, [x - d["y"]])}).eval()
     data = (torch.randn(2, 3), {"z": torch.randn(2, 3), "y": torch.randn(2, 3)})
     module_trt = torch2trt(module, data)
     out, out_trt = module(*data), module_trt(*data)
@@ -85,7 +77,7 @@ def test_nested_inputs_and_outputs():
 
 
 def test_names_of_bindings_follow_the_flattener():
-    module = Applies(lambda x, d: {"b": x + d["z"], "a": d["y"] * 2}).eval()
+    module = Function(lambda x, d: {"b": x + d["z"], "a": d["y"] * 2}).eval()
     data = (torch.randn(2), {"z": torch.randn(3, 2), "y": torch.randn(4)})
     module_trt = torch2trt(module, data, input_names=["x", "y", "z"], output_names=["a", "b"])
     assert module_trt.input_names == ["x", "y", "z"]
@@ -100,14 +92,14 @@ def test_names_of_bindings_follow_the_flattener():
 
 
 def test_an_input_that_nothing_needs_has_no_binding():
-    module_trt = torch2trt(Applies(lambda x, y: x * 2).eval(), [torch.randn(2), torch.randn(3)])
+    module_trt = torch2trt(Function(lambda x, y: x * 2).eval(), [torch.randn(2), torch.randn(3)])
     assert module_trt.input_names == ["input_0"]
     assert module_trt.input_flattener.schema == [0, None]
 
 
 def test_a_dataset_gives_the_sample():
     dataset = ListDataset([(torch.randn(1, 3), torch.randn(1, 3))] * 3)
-    module = Applies(torch.add).eval()
+    module = Function(torch.add).eval()
     assert torch.equal(torch2trt(module, dataset)(*dataset[1]), module(*dataset[1]))
     with pytest.raises(InputError, match="the Dataset is empty"):
         torch2trt(module, ListDataset())
@@ -196,7 +188,7 @@ def test_other_options_are_passed_on():
 
 def test_an_unsupported_op_is_an_error_and_no_constant():
     with pytest.raises(UnsupportedOpError, match="special_bessel_j0"):
-        torch2trt(Applies(lambda x: torch.special.bessel_j0(x) + 1).eval(), [torch.randn(3)])
+        torch2trt(Function(lambda x: torch.special.bessel_j0(x) + 1).eval(), [torch.randn(3)])
     with pytest.raises(TrainingModeError):
         torch2trt(nn.Linear(3, 2), [torch.randn(1, 3)])
 
@@ -226,7 +218,7 @@ def test_log_level_holds_for_the_call_only(caplog):
 
 def test_a_named_tuple_comes_back():
     pair = namedtuple("pair", "a b")
-    module_trt = torch2trt(Applies(lambda x: pair(x + 1, x * 2)).eval(), [torch.randn(2)])
+    module_trt = torch2trt(Function(lambda x: pair(x + 1, x * 2)).eval(), [torch.randn(2)])
     assert module_trt.output_flattener.schema == (0, 1)
     assert type(module_trt(torch.zeros(2))) is pair
     assert isinstance(module_trt, TRTModule)

@@ -6,13 +6,13 @@ network, at the smallest, usual, largest and at odd sizes, what PyTorch computes
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
 
-from support.rows import F32, RTOL, Row, Spec, assert_close, numbered, row_name, shapes_text
+from support.rows import F32, RTOL, Case, Row, assert_close, numbered
 from torch2edge._trt import trt
 from torch2edge.build import BuildSession
 from torch2edge.check.reference import ReferenceExecutor
@@ -29,24 +29,10 @@ DYNAMIC = {"n": (1, 3, 6), "c": (2, 4, 8), "h": (4, 12, 20), "w": (5, 10, 24), "
 
 
 @dataclass(frozen=True)
-class DynamicRow:
+class DynamicRow(Case):
     """One case of one op; ``inputs`` are shapes of ints and names of dims (float32), or Specs of such shapes."""
 
-    op: Any
-    fn: Callable[..., Any]
-    inputs: tuple[Any, ...]
-    dtype: torch.dtype = F32
-    rtol: float | None = None
-    why: str = ""
-    id: str = ""
     dims: Mapping[str, tuple[int, int, int]] = field(default_factory=lambda: DYNAMIC)
-
-    def __str__(self) -> str:
-        return row_name(self.op, self.id or shapes_text(self.specs()), self.dtype)
-
-    def specs(self) -> list[Spec]:
-        """The inputs as Specs, names of dims in their shapes."""
-        return [s if isinstance(s, Spec) else Spec(tuple(s)) for s in self.inputs]
 
     @property
     def used(self) -> list[str]:

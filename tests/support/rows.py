@@ -56,8 +56,8 @@ class Spec:
 
 
 @dataclass(frozen=True)
-class Row:
-    """One case of one op.
+class Case:
+    """What rows of fixed and of dynamic shapes have in common.
 
     ``op`` is an ATen overload (or a module class) that must be among the traced ops. ``fn`` takes the inputs; an
     nn.Module is deep-copied, put in eval mode and cast to the dtype. ``inputs`` are shapes (float32) or Specs.
@@ -83,6 +83,10 @@ class Row:
         """The inputs as Specs."""
         return [s if isinstance(s, Spec) else Spec(tuple(s)) for s in self.inputs]
 
+
+class Row(Case):
+    """One case of one op at fixed shapes."""
+
     def draw(self, seed: int) -> list[torch.Tensor]:
         """Inputs; other rows and other seeds give others."""
         generator = torch.Generator().manual_seed(seed * 1_000_003 + zlib.crc32(str(self).encode()))
@@ -102,11 +106,11 @@ class Row:
 
 
 class Function(nn.Module):
-    """A function of tensors as a module."""
+    """A function of tensors as a module, with the submodules that it uses."""
 
-    def __init__(self, fn: Callable[..., Any]) -> None:
+    def __init__(self, fn: Callable[..., Any], *held: nn.Module) -> None:
         super().__init__()
-        self.fn = fn
+        self.fn, self.held = fn, nn.ModuleList(held)
 
     def forward(self, *inputs: torch.Tensor) -> Any:
         return self.fn(*inputs)

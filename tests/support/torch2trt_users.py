@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from torch import nn
-
+from support.rows import Function
 from torch2edge._trt import trt
 from torch2edge.integrations.torch2trt import torch2trt
 
@@ -33,19 +32,10 @@ class Other(Block):
 """
 
 
-class Applies(nn.Module):
-    def __init__(self, function, *held):
-        super().__init__()
-        self.function, self.held = function, nn.ModuleList(held)
-
-    def forward(self, *args):
-        return self.function(*args)
-
-
 def relu_layer(ctx, position=0):
     x = ctx.method_args[position]
     ctx.method_return._trt = ctx.network.add_activation(input=x._trt, type=trt.ActivationType.RELU).get_output(0)
 
 
 def convert(function, *inputs, held=(), **options):
-    return torch2trt(Applies(function, *held).eval(), list(inputs), **options)
+    return torch2trt(Function(function, *held).eval(), list(inputs), **options)

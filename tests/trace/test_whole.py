@@ -7,6 +7,7 @@ import types
 
 import pytest
 import torch
+from support.rows import Function as AsModule
 from torch import nn
 from torch.nn import functional as F
 
@@ -17,18 +18,9 @@ from torch2edge.trace import trace
 RELU = Function(F, "relu", F.relu)
 
 
-class Applies(nn.Module):
-    def __init__(self, function, *held):
-        super().__init__()
-        self.function, self.held = function, nn.ModuleList(held)
-
-    def forward(self, *args):
-        return self.function(*args)
-
-
 def agree(function, *inputs, functions=(), classes=(), held=()):
     """Trace with every op as a leaf, and replay on fresh inputs."""
-    model = Applies(function, *held).eval()
+    model = AsModule(function, *held).eval()
     graph = trace(model, inputs, is_leaf=lambda op: True, functions=functions, module_classes=classes)
     fresh = [torch.randn_like(x) for x in inputs]
     wanted = model(*[x.clone() for x in fresh])
@@ -75,7 +67,7 @@ def test_everything_is_put_back_after_an_error():
         raise KeyError("no")
 
     with pytest.raises(Exception, match="no"):
-        trace(Applies(fails).eval(), [torch.randn(2)], is_leaf=lambda op: False, functions=[RELU])
+        trace(AsModule(fails).eval(), [torch.randn(2)], is_leaf=lambda op: False, functions=[RELU])
     assert F.relu is before
 
 

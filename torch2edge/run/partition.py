@@ -69,11 +69,27 @@ class PartitionReport:
         return "\n\n".join([*parts, *(["\n".join(self.notes)] if self.notes else [])])
 
 
-class Part(nn.Module):
+class _StandsFor(nn.Module):
+    """What it has not itself is that of the submodule named by ``_inner``."""
+
+    _inner: str
+
+    def __getattr__(self, name: str) -> Any:
+        try:
+            return super().__getattr__(name)
+        except AttributeError:
+            if self._inner not in self.__dict__.get("_modules", {}):  # while it is made, copied or unpickled
+                raise
+        return getattr(self._modules[self._inner], name)
+
+
+class Part(_StandsFor):
     """A submodule and its engine. Inputs that the engine was not built for go to the submodule, with a warning once.
 
     Attributes and methods other than ``forward`` are the submodule's own.
     """
+
+    _inner = "edge_original"
 
     def __init__(self, original: nn.Module, engine: EdgeModule, path: str) -> None:
         super().__init__()
@@ -102,14 +118,6 @@ class Part(nn.Module):
             )
         return self.edge_original(*args, **kwargs)
 
-    def __getattr__(self, name: str) -> Any:
-        try:
-            return super().__getattr__(name)
-        except AttributeError:
-            if "edge_original" not in self.__dict__.get("_modules", {}):  # while it is made, copied or unpickled
-                raise
-        return getattr(self._modules["edge_original"], name)
-
 
 class _Sequence(Part):
     """A part in the place of a container: it can be indexed and iterated over too."""
@@ -127,7 +135,7 @@ class _Sequence(Part):
         return key in self.edge_original  # type: ignore[operator]
 
 
-class PartitionedModule(nn.Module):
+class PartitionedModule(_StandsFor):
     """A copy of a model in which some submodules are engines, each beside the submodule that it stands for.
 
     ``PartitionedModule(model)`` with a model of the same class takes the ``state_dict`` of a saved one: engines, weights
@@ -142,6 +150,8 @@ class PartitionedModule(nn.Module):
     Raises:
         InputError: the model cannot be copied.
     """
+
+    _inner = "module"
 
     def __init__(
         self, model: nn.Module, engines: Mapping[str, EdgeModule] | None = None, report: PartitionReport | None = None
@@ -199,14 +209,6 @@ class PartitionedModule(nn.Module):
     def extra_repr(self) -> str:
         """One line for ``print(module)``."""
         return f"engines: {', '.join(self._parts) or 'none'}"
-
-    def __getattr__(self, name: str) -> Any:
-        try:
-            return super().__getattr__(name)
-        except AttributeError:
-            if "module" not in self.__dict__.get("_modules", {}):  # while it is made, copied or unpickled
-                raise
-        return getattr(self._modules["module"], name)
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """``torch.save`` of the state dict; load it into ``PartitionedModule(model)``."""

@@ -9,6 +9,8 @@ from typing import Any
 
 import torch
 
+from .torch_versions import compiling_flags
+
 __all__ = ["as_exporting"]
 
 
@@ -19,14 +21,10 @@ def as_exporting() -> Iterator[None]:
     Many models look at the values of a mask to save work in eager mode ("is anything padded at all?"), and leave that out
     when these say so: transformers' attention masks, for one. The check afterwards runs the model in eager mode.
     """
-    changed: dict[str, Any] = {
-        "_is_compiling_flag": True,
-        "_is_exporting_flag": True,  # since torch 2.7
-        "is_compiling": _for_all_but_modules,
-    }
-    before = {name: getattr(torch.compiler, name) for name in changed if hasattr(torch.compiler, name)}
-    for name in before:
-        setattr(torch.compiler, name, changed[name])
+    changed: dict[str, Any] = dict.fromkeys(compiling_flags(), True) | {"is_compiling": _for_all_but_modules}
+    before = {name: getattr(torch.compiler, name) for name in changed}
+    for name, value in changed.items():
+        setattr(torch.compiler, name, value)
     try:
         yield
     finally:

@@ -12,9 +12,9 @@ from typing import Any
 
 import torch
 
-from ..sizes import SYMBOLIC, is_symbolic
+from ..sizes import SYMBOLIC, is_symbolic, sympy_of
 
-__all__ = ["OTHER_FORMS", "Shape", "agree", "expression_of", "hint", "in_order", "map_sizes", "rule_of"]
+__all__ = ["OTHER_FORMS", "Shape", "agree", "hint", "in_order", "map_sizes", "rule_of"]
 
 aten = torch.ops.aten
 Shape = list[Any]  # ints and symbolic ints
@@ -57,12 +57,7 @@ def agree(a: Any, b: Any) -> bool:
     """Whether two sizes are the same expression. They may be equal in other ways: that is for PyTorch to ask."""
     if isinstance(a, int) and isinstance(b, int):
         return a == b
-    return expression_of(a) == expression_of(b)  # type: ignore[no-any-return]
-
-
-def expression_of(size: Any) -> Any:
-    """The sympy expression of a symbolic number; anything else as it is."""
-    return size.node.expr if isinstance(size, SYMBOLIC) else size
+    return sympy_of(a) == sympy_of(b)  # type: ignore[no-any-return]
 
 
 def all_agree(first: Sequence[Any], second: Sequence[Any]) -> bool:

@@ -16,8 +16,8 @@ import torch
 from ..sizes import has_symbolic
 
 __all__ = [
-    "GONE", "LATER", "decompositions", "exports_dynamo", "lacks", "right_ranges", "runs_uncompiled", "shape_rule",
-    "uncompiled",
+    "GONE", "LATER", "compiling_flags", "decompositions", "exports_dynamo", "lacks", "right_ranges", "runs_uncompiled",
+    "shape_rule", "uncompiled",
 ]  # fmt: skip
 
 aten = torch.ops.aten
@@ -52,6 +52,11 @@ def runs_uncompiled() -> bool:
 def uncompiled() -> contextlib.AbstractContextManager[Any]:
     """Run compiled modules and functions as plain Python; where torch has no such switch they compile."""
     return torch.compiler.set_stance("force_eager") if runs_uncompiled() else contextlib.nullcontext()
+
+
+def compiling_flags() -> list[str]:
+    """What torch.compiler's is_compiling() and is_exporting() read; the second came after torch 2.4."""
+    return [name for name in ("_is_compiling_flag", "_is_exporting_flag") if hasattr(torch.compiler, name)]
 
 
 def exports_dynamo() -> bool:

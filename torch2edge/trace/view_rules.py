@@ -11,16 +11,16 @@ from typing import Any
 
 import torch
 
-from ..sizes import SYMBOLIC, is_symbolic
-from .shape_rules import Shape, agree, expression_of, in_order
+from ..sizes import is_symbolic, settle, sympy_of
+from .shape_rules import Shape, agree, in_order
 
-__all__ = ["VIEW_RULES", "is_in_order"]
+__all__ = ["VIEW_RULES"]
 
 aten = torch.ops.aten
 Layout = tuple[Shape, "Shape | None"]  # the shape, and the strides; none for a copy
 
 
-def is_in_order(tensor: torch.Tensor) -> bool:
+def _is_in_order(tensor: torch.Tensor) -> bool:
     """Whether a tensor's elements lie in memory in the order of its axes, at a glance."""
     return all(map(agree, tensor.stride(), in_order(tensor.shape)))
 
@@ -29,7 +29,7 @@ def _reshape(self: torch.Tensor, shape: Sequence[Any]) -> Layout | None:
     size = _completed(self, shape)
     if size is None:
         return None
-    if is_in_order(self):
+    if _is_in_order(self):
         return size, in_order(size)
     strides = _merged(self.shape, self.stride(), size)
     return None if strides is None else (size, strides or None)
@@ -53,7 +53,7 @@ def _completed(tensor: torch.Tensor, size: Sequence[Any]) -> Shape | None:
 
     rest = [i for i, s in enumerate(size) if isinstance(s, int) and s == -1]
     if not rest:
-        same = Mul(*map(expression_of, tensor.shape)) == Mul(*map(expression_of, size))
+        same = Mul(*map(sympy_of, tensor.shape)) == Mul(*map(sympy_of, size))
         return list(size) if same else None
     missing = _quotient(tensor.shape, [s for i, s in enumerate(size) if i not in rest])
     return None if missing is None else [missing if i in rest else s for i, s in enumerate(size)]
@@ -79,7 +79,7 @@ def _quotient(sizes: Sequence[Any], divisors: Sequence[Any]) -> Any:
 def _product(sizes: Any) -> Any:
     result: Any = 1
     for size in sizes:
-        size = int(size) if isinstance(size, SYMBOLIC) and not is_symbolic(size) else size
+        size = settle(size)
         result = size if isinstance(result, int) and result == 1 else result * size
     return result
 
@@ -127,7 +127,7 @@ def _unsqueeze(self: torch.Tensor, dim: int) -> Layout | None:
 def _contiguous(self: torch.Tensor, *, memory_format: Any = torch.contiguous_format) -> Layout | None:
     if memory_format != torch.contiguous_format:
         return None
-    return list(self.shape), in_order(self.shape) if is_in_order(self) else None
+    return list(self.shape), in_order(self.shape) if _is_in_order(self) else None
 
 
 VIEW_RULES: dict[Any, Callable[..., Layout | None]] = {

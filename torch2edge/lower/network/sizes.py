@@ -15,9 +15,9 @@ import torch
 from ..._trt import trt
 from ...errors import ConfigError, ConversionError
 from ...sizes import expression as readable
-from ...sizes import text
+from ...sizes import sympy_of, text
 from .core import Core, Tensor
-from .symbols import bounds, expression, is_symbolic
+from .symbols import bounds, is_symbolic
 
 __all__ = ["Sizes"]
 
@@ -48,12 +48,12 @@ class Sizes(Core):
     def note_axes(self, raw: Any, shape: Sequence[Any]) -> None:
         """Remember which axis of which input each symbol stands for; the first one that has it."""
         for axis, size in enumerate(shape):
-            if is_symbolic(size) and expression(size).is_Symbol:
-                self._axes.setdefault(expression(size), (raw, axis))
+            if is_symbolic(size) and sympy_of(size).is_Symbol:
+                self._axes.setdefault(sympy_of(size), (raw, axis))
 
     def size_tensor(self, sizes: Sequence[Any]) -> Tensor:
         """The sizes as a 1-D tensor of int64."""
-        key = tuple(expression(n) if is_symbolic(n) else n for n in sizes)
+        key = tuple(map(sympy_of, sizes))
         if key not in self._sizes:
             self._sizes[key] = self._joined(sizes)
         return self._sizes[key]
@@ -62,7 +62,7 @@ class Sizes(Core):
         runs: list[Any] = []
         for n in sizes:
             if is_symbolic(n):
-                runs.append(self._computed(expression(n), n))
+                runs.append(self._computed(sympy_of(n), n))
             elif runs and isinstance(runs[-1], list):
                 runs[-1].append(n)
             else:
@@ -177,7 +177,7 @@ class Sizes(Core):
 
     def _tabulated(self, value: Any) -> Tensor:
         """A float that depends on one size, from a table of all its values."""
-        symbol, values = self._every_value(expression(value), value)
+        symbol, values = self._every_value(sympy_of(value), value)
         table = torch.zeros(max(values) + 1)
         for n, v in values.items():
             table[n] = v

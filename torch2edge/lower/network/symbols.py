@@ -11,7 +11,9 @@ from typing import Any
 
 import torch
 
-__all__ = ["at_least", "bounds", "broadcast", "expression", "is_symbolic", "same", "same_shape", "symbols"]
+from ...sizes import sympy_of
+
+__all__ = ["at_least", "bounds", "broadcast", "is_symbolic", "same", "same_shape", "symbols"]
 
 _SYMBOLIC = (torch.SymInt, torch.SymFloat)
 
@@ -26,11 +28,6 @@ def _known(condition: Any) -> bool:
 def is_symbolic(value: Any) -> bool:
     """Whether ``value`` is a number that depends on the size of an input."""
     return isinstance(value, _SYMBOLIC)
-
-
-def expression(value: Any) -> Any:
-    """The sympy expression of a symbolic number, with everything in it that a guard has fixed."""
-    return value.node.expr
 
 
 def same(a: Any, b: Any) -> bool:
@@ -56,7 +53,7 @@ def symbols(tree: Any) -> set[Any]:
         return set().union(*map(symbols, tree))
     if isinstance(tree, dict):
         return symbols(list(tree.values()))
-    return set(expression(tree).free_symbols) if is_symbolic(tree) else set()
+    return set(sympy_of(tree).free_symbols) if is_symbolic(tree) else set()
 
 
 def bounds(value: Any) -> tuple[int | None, int | None]:
@@ -65,7 +62,7 @@ def bounds(value: Any) -> tuple[int | None, int | None]:
         return value, value
     from torch.utils._sympy.value_ranges import bound_sympy
 
-    found = bound_sympy(expression(value), value.node.shape_env.var_to_range)
+    found = bound_sympy(sympy_of(value), value.node.shape_env.var_to_range)
     return tuple(int(end) if end.is_finite and end.is_integer else None for end in (found.lower, found.upper))  # type: ignore[return-value]
 
 
