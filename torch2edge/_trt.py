@@ -85,6 +85,7 @@ class Capabilities:
     calibrators: bool  # INT8 by calibration
     onnx_opset: int  # the newest version of ONNX's operators to export for
     cubic_grid_sample: bool  # 8.6.0 on an H200 computes another bicubic than its documentation
+    infinite_scalars: bool  # 8.6.0 computes with 1e38 for an infinite number that it fuses into elementwise layers
 
     @property
     def title(self) -> str:
@@ -120,6 +121,7 @@ def capabilities() -> Capabilities:
         calibrators=hasattr(module, "IInt8EntropyCalibrator2"),
         onnx_opset=18 if hasattr(module.DataType, "INT64") else 17,  # 8.6 parses up to 17 (LayerNormalization)
         cubic_grid_sample=int(module.__version__.partition(".")[0]) >= 10 or rtx,
+        infinite_scalars=int(module.__version__.partition(".")[0]) >= 10 or rtx,
     )
 
 

@@ -57,6 +57,11 @@ def report_of(graph: Graph, lowered: Any, session: Any, precision: str, size: in
         for i, name in enumerate(lowered.input_names)
         if not name
     ]
+    if lowered.folded:
+        count = len(lowered.folded)
+        notes.append(
+            f"note: {count} batch norm{'s are' * (count > 1) or ' is'} part of the convolution{'s' * (count > 1)} before"
+        )
     if any(row.device == "DLA" for row in rows):
         notes.append("note: the device is the one asked for; TensorRT moves layers that the DLA cannot take to the GPU")
     return Report(

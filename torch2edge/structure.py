@@ -159,7 +159,7 @@ def arrange(value: Any, structure: Structure) -> Any:
 
 def same(a: Structure, b: Structure) -> bool:
     """Whether two structures are equal; 1, 1.0 and True are not, NaN is itself."""
-    return json.dumps(a) == json.dumps(b)
+    return json.dumps(a, sort_keys=True) == json.dumps(b, sort_keys=True)
 
 
 def text(node: Structure) -> str:

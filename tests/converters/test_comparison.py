@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import dataclasses
+import math
 from typing import Any
 
 import pytest
 import torch
 from support.rows import BF16, F16, Row, Spec, check_row, convert_row, rows
 
+from torch2edge import _trt
 from torch2edge._trt import trt
 from torch2edge.check.reference import ReferenceExecutor
 from torch2edge.errors import UnsupportedOpError
+from torch2edge.lower.network import core
 
 aten = torch.ops.aten
 I32, I64, BOOL, U8 = torch.int32, torch.int64, torch.bool, torch.uint8
@@ -155,3 +159,14 @@ def test_shifts_that_are_refused(fn: Any, inputs: tuple[Spec, ...], reason: str)
     op = aten.__lshift__.Tensor if reason == "shift by a tensor" else aten.__lshift__.Scalar
     with pytest.raises(UnsupportedOpError, match=reason):
         convert_row(Row(op, fn, inputs))
+
+
+def test_infinite_numbers_where_tensorrt_makes_them_finite(monkeypatch: pytest.MonkeyPatch) -> None:
+    """TensorRT 8.6.0 computed with 1e38 for an infinite scalar in a fused elementwise layer; out of a table it stays."""
+    lacking = dataclasses.replace(_trt.capabilities(), infinite_scalars=False)
+    monkeypatch.setattr(core, "capabilities", lambda: lacking)
+    for function in (lambda x, m: x.masked_fill(m, -math.inf), lambda x, m: torch.where(m, torch.tensor([math.inf]), x)):
+        row = Row(aten.where.self, function, ((2, 3), Spec((3,), BOOL)))
+        check_row(row)
+        _, _, lowered, _ = convert_row(row)
+        assert trt.LayerType.GATHER in [layer.raw.type for layer in lowered.network.layers]

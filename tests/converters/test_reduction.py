@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import torch
+from support.dynamic_rows import DynamicRow, check_dynamic_row
 from support.rows import BF16, F16, F32, Row, Spec, check_row, convert_row, rows
 from torch.nn import functional as F
 
@@ -155,3 +156,5 @@ def test_cumsum_without_running_sums(monkeypatch: pytest.MonkeyPatch) -> None:
     for shape, dim in [((2, 3, 4), 1), ((5,), 0), ((2, 3), -1)]:
         check_row(Row(aten.cumsum.default, lambda x, dim=dim: x.cumsum(dim), (shape,)))
     check_row(Row(aten.cumsum.default, lambda x: x.cumsum(2), (INTS,)))
+    for function in (lambda x: (x > 0).cumsum(1), lambda x: x.cumsum(1)):
+        check_dynamic_row(DynamicRow(aten.cumsum.default, function, (("n", "t"),)))

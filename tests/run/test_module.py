@@ -18,7 +18,7 @@ import torch
 from torch import nn
 
 import torch2edge
-from torch2edge import EdgeModule, EngineFileError, ExecutionError, InputError, ReferenceWarning
+from torch2edge import EdgeModule, EngineFileError, ExecutionError, InputError, ReferenceWarning, structure
 from torch2edge._trt import why_not_executable
 
 pytestmark = [
@@ -382,3 +382,11 @@ def test_several_threads(net: Net, engine: EdgeModule) -> None:
         warned = [w for w in caught if w.category is ReferenceWarning]
     assert failures == []
     assert len(warned) == 1
+
+
+def test_structures_are_the_same_whatever_the_order_of_their_own_keys() -> None:
+    """A header may come from elsewhere; the order of a dict's keys still counts."""
+    _, described = structure.flatten({"a": torch.zeros(1), "b": (None, 1)})
+    assert structure.same(described, dict(reversed(list(described.items()))))
+    assert not structure.same(described, structure.flatten({"b": (None, 1), "a": torch.zeros(1)})[1])
+    assert not structure.same(structure.flatten((1,))[1], structure.flatten((1.0,))[1])

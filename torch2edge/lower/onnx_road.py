@@ -18,6 +18,7 @@ from .network import Network
 from .onnx_export import INPUT, OUTPUT, export, need
 from .onnx_fold import fold, light
 from .onnx_names import adopt_layers, nodes, rename
+from .onnx_opset import version_of, write_as_17
 from .walk import Lowered, binding_names
 
 __all__ = ["hold", "lower_by_onnx", "name_tensors", "parse"]
@@ -66,10 +67,12 @@ def lower_by_onnx(
             )  # fmt: skip
         except Exception as error:
             raise _both(refused, f"{call} fails: {_words(error)}", exporter) from error
-        given = next(o.version for o in proto.opset_import if o.domain in ("", "ai.onnx"))
+    try:
+        if wanted == 17 < version_of(proto):
+            write_as_17(proto)
+        given = version_of(proto)
         if opset and given != opset:
             raise ConfigError(f"onnx_opset={opset}: {call} gives opset {given} all the same; leave onnx_opset out")
-    try:
         net, how = parse(proto, paths, raw, device_of)
         inputs, outputs = _bindings(graph, net)
         name_tensors(net, dict(zip((*inputs, *outputs), (*wanted_names[0], *wanted_names[1]))))

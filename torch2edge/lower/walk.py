@@ -14,6 +14,7 @@ from ..errors import ConfigError, ConversionError, Torch2EdgeError
 from ..graph import Constant, Graph, Op, Value, map_tensors
 from ..sizes import expression, settle, text
 from .check import bind, check
+from .fold import fold_batch_norms
 from .network import Network, Tensor
 from .network.symbols import is_symbolic, symbols
 from .registry import Registry
@@ -30,6 +31,7 @@ class Lowered:
     input_names: list[str]  # names of the bindings, one per input of the graph; "" for one that no output needs
     output_names: list[str]
     tensor_names: dict[int, str]  # index of a Value -> name of the network's tensor that holds it
+    folded: Sequence[str] = ()  # modules whose batch norms became part of a convolution
 
 
 def lower(
@@ -60,11 +62,12 @@ def lower(
     env = _Env()
     input_names = _inputs(graph, net, env, input_names)
     environment = _shape_env(graph) if dynamic else None
-    for op in graph.ops:
+    ops, folded = fold_batch_norms(graph, registry, device_of)
+    for op in ops:
         _convert(op, net, registry, env, environment)
     output_names = _outputs(graph, net, env, output_names)
     tensor_names = {index: t.raw.name for index, t in env.items()}
-    return Lowered(net, [v.dtype for v in graph.outputs], input_names, output_names, tensor_names)
+    return Lowered(net, [v.dtype for v in graph.outputs], input_names, output_names, tensor_names, folded)
 
 
 class _Env(dict[int, Tensor]):

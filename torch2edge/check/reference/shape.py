@@ -26,6 +26,8 @@ def shuffle(layer: Layer, inputs: Sequence[Tensor]) -> Tensor:
     """
     data = _transpose(inputs[0], layer.api.first_transpose)
     sizes: Sequence[int] | None = ints(inputs[1]) if layer.has_input(1) else layer.dims("reshape_dims")
+    if sizes == () and layer.outputs[0].shape != ():
+        sizes = None  # TensorRT 8.6: of a shuffle that only transposes, unset dimensions are read as ()
     if sizes is not None:
         data = data.reshape(_resolve(layer, list(data.shape), list(sizes)))
     return _transpose(data, layer.api.second_transpose)

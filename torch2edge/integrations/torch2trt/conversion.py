@@ -54,6 +54,7 @@ def torch2trt(
     verify: bool = True,
     tolerance: float | None = None,
     optimization_level: int | None = None,
+    tactic_sources: int | None = None,
     **kwargs: Any,
 ) -> TRTModule:
     """Convert a module as torch2trt does, by ``torch2edge.convert``.
@@ -88,6 +89,7 @@ def torch2trt(
         verify: torch2edge's: compare with the model on fresh inputs.
         tolerance: torch2edge's: largest relative error of an output.
         optimization_level: torch2edge's: 0 (fast build) to 5 (fast engine).
+        tactic_sources: torch2edge's: bit mask of ``trt.TacticSource``; 0 leaves cuBLAS, cuBLASLt and cuDNN out.
         kwargs: what a registered converter reads by name from ``ctx.torch2trt_kwargs``; anything else is a TypeError.
 
     Raises:
@@ -110,7 +112,7 @@ def torch2trt(
             converters=converters_for(module, {**given, **kwargs, **(converter_kwargs or {})}),
             input_names=_in_order(input_names, sample, "input"), keep_network=keep_network,
             output_names=_output_names(output_names, module, sample), verify=verify, tolerance=tolerance,
-            optimization_level=optimization_level,
+            optimization_level=optimization_level, tactic_sources=tactic_sources,
         )  # fmt: skip
     return TRTModule._of(edge)
 

@@ -193,11 +193,22 @@ class Core:
         shape = (1,) * (rank - tensor.dim()) + tuple(tensor.shape)
         key = (id(value) if is_tensor else repr(value), dtype, len(shape))
         if key not in self._constants:
-            layer = self.layer(self.raw.add_constant(shape, self.weights(tensor, dtype)))
+            infinite = tensor.numel() == 1 and not self.capabilities.infinite_scalars and bool(tensor.isinf().any())
+            weights = self.weights(tensor, dtype)
+            layer = self._infinite(tensor, shape, dtype) if infinite else self.layer(self.raw.add_constant(shape, weights))
             self._constants[key] = (value, Tensor(layer.get_output(0), shape, dtype))
-            if is_tensor and id(value) in self._names:
+            if is_tensor and id(value) in self._names and not infinite:
                 self.weights_by_name.setdefault(self._names[id(value)], []).append(layer.name)
         return self._constants[key][1]
+
+    def _infinite(self, tensor: torch.Tensor, shape: tuple[int, ...], dtype: torch.dtype) -> Any:
+        """A layer that takes an infinite number out of a table: TensorRT 8.6 keeps that one infinite."""
+        table = self.layer(
+            self.raw.add_constant((2,), self.weights(torch.stack([tensor.new_zeros(()), tensor.reshape(())]), dtype))
+        )
+        index = self.layer(self.raw.add_constant(shape, self.weights(torch.ones(shape, dtype=torch.int32))))
+        layer = self.raw.add_gather_v2(table.get_output(0), index.get_output(0), trt.GatherMode.DEFAULT)
+        return self.layer(layer)
 
     def constants(self, dtype: torch.dtype) -> list[torch.Tensor]:
         """The values of the constant layers of a dtype."""

@@ -8,11 +8,12 @@ from collections.abc import Sequence
 import torch
 
 from ..._trt import trt
+from ...errors import ConversionError
 from .core import Tensor, Value
 from .loops import Loops
 from .matrix import Matrix, axes_mask
 from .pointwise import wide
-from .symbols import is_symbolic
+from .symbols import bounds, is_symbolic
 
 __all__ = ["Reductions"]
 
@@ -102,10 +103,21 @@ class Reductions(Matrix, Loops):
             layer = self.raw.add_cumulative(t.raw, axis.raw, trt.CumulativeOperation.SUM, False, False)
             return self.result(self.layer(layer), t.dtype, t.shape)
         if not t.dtype.is_floating_point:
-            return self.prefixes(self.add, t, dim)
+            return self._summed_by_doubling(t, dim)
         order = [*(d for d in range(t.ndim) if d != dim), dim]
         rows = self.reshape(self.permute(t, order), (-1, t.shape[dim]))
         upper = self.triangle(t.shape[dim], t.shape[dim], 0, upper=True)
         sums = self.matmul(rows, upper.to(t.dtype) if isinstance(upper, torch.Tensor) else self.cast(upper, t.dtype))
         sums = self.reshape(sums, [t.shape[d] for d in order])
         return self.permute(sums, [order.index(d) for d in range(t.ndim)])
+
+    def _summed_by_doubling(self, t: Tensor, dim: int) -> Tensor:
+        """Running sums in log2(size) additions of the tensor shifted by 1, 2, 4, ... places, zeros moving in."""
+        longest, reach = bounds(t.shape[dim])[1], 1
+        if longest is None:
+            raise ConversionError("a running sum of integers over an axis that nothing bounds, which this TensorRT lacks")
+        while reach < longest:
+            shifted = self.pad(t, [n for d in reversed(range(t.ndim)) for n in ((reach, -reach) if d == dim else (0, 0))])
+            t = self.add(t, shifted)
+            reach *= 2
+        return t
