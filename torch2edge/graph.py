@@ -14,6 +14,8 @@ from .structure import Structure, flatten
 
 __all__ = ["Constant", "Function", "Graph", "Op", "Value", "map_tensors"]
 
+_PLAIN = {type(None), bool, int, float, str, torch.dtype, torch.SymInt}
+
 
 @dataclass(eq=False, slots=True)
 class Value:
@@ -212,6 +214,8 @@ class Graph:
 
 def map_tensors(tree: Any, fn: Callable[[Any], Any]) -> Any:
     """``tree`` with ``fn`` applied to every Value, Constant and tensor in its tuples, lists and dicts."""
+    if type(tree) in _PLAIN:  # most arguments are
+        return tree
     if isinstance(tree, (Value, Constant, torch.Tensor)):
         return fn(tree)
     if isinstance(tree, tuple) and hasattr(tree, "_fields"):

@@ -6,6 +6,7 @@ engine files, and nothing of a file is ever executed.
 
 from __future__ import annotations
 
+import functools
 import math
 import operator
 from collections.abc import Callable, Mapping
@@ -69,13 +70,18 @@ def settle(tree: Any) -> Any:
         value = sympy_of(tree)
         if isinstance(tree, torch.SymBool):
             return bool(value) if value in (True, False) else tree
-        return tree if not value.is_number else int(value) if isinstance(tree, torch.SymInt) else float(value)
+        return tree if not _is_number(value) else int(value) if isinstance(tree, torch.SymInt) else float(value)
     if isinstance(tree, (tuple, list)):
         kind = tuple if isinstance(tree, torch.Size) else type(tree)
         return kind([settle(item) for item in tree])
     if isinstance(tree, dict):
         return {key: settle(item) for key, item in tree.items()}
     return tree
+
+
+@functools.lru_cache(maxsize=4096)  # sympy looks through the whole expression each time
+def _is_number(expr: Any) -> bool:
+    return bool(expr.is_number)
 
 
 def sympy_of(size: Any) -> Any:

@@ -70,7 +70,7 @@ def _merged(convolution: Op, norm: Op) -> Op | None:
         return None
     transposed = bool(given.get("transposed"))
     scale, bias = _affine(given["bias"], told)
-    weight = _scaled(given["weight"].tensor.detach(), scale, given["groups"] if transposed else 0)
+    weight = _scaled(_host(given["weight"]), scale, given["groups"] if transposed else 0)
     bias = bias.to(weight.dtype)
     if not _keep_their_digits(weight, bias, axis=1 if transposed else 0):
         return None
@@ -78,11 +78,16 @@ def _merged(convolution: Op, norm: Op) -> Op | None:
     return Op(convolution.target, (), arguments, [after], convolution.module, convolution.source)
 
 
+def _host(constant: Constant) -> torch.Tensor:
+    """TensorRT takes its weights from there; and a GPU's first use of a kernel can take seconds."""
+    return constant.tensor.detach().cpu()
+
+
 def _affine(bias: Constant | None, told: dict[str, Any]) -> tuple[torch.Tensor, torch.Tensor]:
     """By what the convolution's weights are multiplied, and the new bias; in float64."""
-    tensors = {name: value.tensor.detach().double() for name, value in told.items() if isinstance(value, Constant)}
+    tensors = {name: _host(value).double() for name, value in told.items() if isinstance(value, Constant)}
     scale = (tensors["running_var"] + told["eps"]).rsqrt() * tensors.get("weight", 1)
-    shift = (0 if bias is None else bias.tensor.detach().double()) - tensors["running_mean"]
+    shift = (0 if bias is None else _host(bias).double()) - tensors["running_mean"]
     return scale, shift * scale + tensors.get("bias", 0)
 
 

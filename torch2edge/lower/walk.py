@@ -12,7 +12,7 @@ import torch
 from .._trt import from_trt_dtype, last_errors, to_trt_dtype
 from ..errors import ConfigError, ConversionError, Torch2EdgeError
 from ..graph import Constant, Graph, Op, Value, map_tensors
-from ..sizes import expression, settle, text
+from ..sizes import expression, has_symbolic, settle, text
 from .check import bind, check
 from .fold import fold_batch_norms
 from .network import Network, Tensor
@@ -177,7 +177,7 @@ def _bind_results(op: Op, net: Network, result: Any, env: _Env) -> None:
 
 def _fits(tensor: Tensor, value: Value) -> bool:
     """Whether TensorRT leaves open what is symbolic, and agrees on the other sizes."""
-    if not symbols((tensor.shape, value.shape)):
+    if not has_symbolic((tensor.shape, value.shape)):
         return tensor.shape == value.shape
     inferred = tuple(tensor.raw.shape)
     return len(inferred) == len(value.shape) and all(
@@ -200,6 +200,8 @@ def _settle(graph: Graph) -> None:
 def _needed_for_sizes(graph: Graph) -> set[int]:
     """Inputs whose data nothing uses, but whose axes are the only ones that tell a size that is computed with."""
     unused = graph.unused_inputs()
+    if not unused:
+        return set()
     known = symbols([v.shape for i, v in enumerate(graph.inputs) if i not in unused])
     wanted = symbols([[op.args, op.kwargs, [v.shape for v in op.outputs if v is not None]] for op in graph.ops])
     needed = set()

@@ -45,6 +45,18 @@ def map_sizes(tree: Any) -> Any:
 
 def in_order(shape: Sequence[Any]) -> Shape:
     """The strides of a tensor whose elements lie in memory in the order of its axes."""
+    symbolic = next((size for size in shape[1:] if isinstance(size, SYMBOLIC)), None)
+    if symbolic is None:
+        return _in_order(shape)
+    # a product of sizes takes PyTorch long, and layers repeat; what is known lives as long as the sizes
+    known = vars(symbolic.node.shape_env).setdefault("_torch2edge_in_order", {})
+    key = tuple(size.node._expr if isinstance(size, SYMBOLIC) else size for size in shape[1:])
+    if key not in known:
+        known[key] = _in_order(shape)
+    return list(known[key])
+
+
+def _in_order(shape: Sequence[Any]) -> Shape:
     strides: Shape = []
     step: Any = 1
     for size in reversed(shape):
@@ -125,7 +137,7 @@ def _convolution(
     input: torch.Tensor, weight: torch.Tensor, bias: Any = None, stride: Any = 1, padding: Any = 0, dilation: Any = 1,
     groups: int = 1,
 ) -> Shape | None:  # fmt: skip
-    """Where the padding is no less than half a window, the result is never empty, and nothing needs to be asked."""
+    """Where the result is never empty: the padding is no less than half a window, or the range of the sizes says so."""
     spatial = weight.dim() - 2
     if isinstance(padding, str) or input.dim() != weight.dim() or is_symbolic(input.shape[1]):
         return None
@@ -133,9 +145,9 @@ def _convolution(
     for axis in range(spatial):
         s, p, d = (_at(v, axis) for v in (stride, padding, dilation))
         spare = 2 * p - d * (weight.shape[2 + axis] - 1)
-        if is_symbolic(input.shape[2 + axis]) and spare < 0:
-            return None
         length = input.shape[2 + axis] + spare if spare else input.shape[2 + axis]
+        if is_symbolic(length) and spare < 0 and not _always(length > 0):
+            return None
         shape.append(length if s == 1 else (length - 1) // s + 1)
     return shape
 
@@ -145,6 +157,12 @@ def _any_convolution(
     output_padding: Any, groups: int,
 ) -> Shape | None:  # fmt: skip
     return None if transposed else _convolution(input, weight, bias, stride, padding, dilation, groups)
+
+
+def _always(condition: Any) -> bool:
+    from torch.fx.experimental.symbolic_shapes import statically_known_true  # with it comes sympy, which takes long
+
+    return bool(statically_known_true(condition))
 
 
 def _at(value: Any, axis: int) -> int:

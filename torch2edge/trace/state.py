@@ -18,13 +18,14 @@ from torch.overrides import TorchFunctionMode
 from ..errors import InplaceError, RandomOpError
 from .tensor import Traced
 
-__all__ = ["RefuseDataAssignment", "held_tensors", "no_draws", "unchanged"]
+__all__ = ["RefuseDataAssignment", "held", "no_draws", "unchanged"]
 
 _DATA = torch.Tensor.data
 _CONTAINERS = (dict, list, set, deque)
 _BARE: dict[type, Any] = {dict: dict, list: list, set: list, deque: list}  # what a copy of one is kept as
 _OPAQUE = (type, types.ModuleType, types.FunctionType, types.MethodType, types.BuiltinFunctionType, torch.jit.ScriptModule)
 _PLAIN_HOLDERS = ("types", "collections", "argparse")  # SimpleNamespace, UserDict, Namespace
+_NUMBERS = {type(None), bool, int, float, complex, str, bytes}  # and the like: what holds no tensor
 _OBJECTS_DEEP = 3  # objects of the user's own classes are followed this far from a module: a trainer leads to everything
 
 
@@ -67,23 +68,27 @@ def _is_followed(value: Any) -> bool:
 
 
 def _holds(value: Any) -> bool:
-    return value is not None and not isinstance(value, (bool, int, float, complex, str, bytes))
+    return type(value) not in _NUMBERS and not isinstance(value, (bool, int, float, complex, str, bytes))
 
 
-def held_tensors(model: nn.Module) -> Iterator[tuple[str, torch.Tensor]]:
-    """Every tensor that the model holds, also in lists and objects, with a name such as ``head.cache[0]``."""
-    return ((name, value) for name, value in _walk(model) if isinstance(value, torch.Tensor))
+def held(model: nn.Module) -> list[tuple[str, Any]]:
+    """Every container and tensor that the model holds, also in lists and objects, with a name such as ``head.cache[0]``."""
+    return list(_walk(model))
 
 
 @contextlib.contextmanager
-def unchanged(model: nn.Module) -> Iterator[None]:
-    """Put back what a forward may leave behind: attributes, containers, requires_grad flags, random generators."""
+def unchanged(model: nn.Module, everything: list[tuple[str, Any]] | None = None) -> Iterator[None]:
+    """Put back what a forward may leave behind: attributes, containers, requires_grad flags, random generators.
+
+    ``everything`` is what ``held(model)`` gave, if somebody asked already.
+    """
     holders, flags = [], []
-    for _, value in _walk(model):
+    for _, value in held(model) if everything is None else everything:
         if isinstance(value, torch.Tensor):
             flags.append((value, value.requires_grad))
         elif not isinstance(value, tuple):
-            holders.append((value, _BARE[next(c for c in _CONTAINERS if isinstance(value, c))](value)))
+            bare = _BARE.get(type(value)) or _BARE[next(c for c in _CONTAINERS if isinstance(value, c))]
+            holders.append((value, bare(value)))
     generators = _generators()
     try:
         yield

@@ -19,6 +19,7 @@ from ..errors import ConfigError, TraceError
 from ..graph import Graph, map_tensors
 from ..shapes import Dim, Dynamic
 from ..sizes import Constraint, expression, names_in, text
+from .layouts import QUICK_FORMS
 from .shape_rules import hint, in_order, map_sizes, rule_of
 from .source import caller
 from .torch_versions import right_ranges
@@ -126,11 +127,16 @@ class Symbols:
             fake_tensor.DynamicOutputShapeException, fake_tensor.DataDependentOutputException,
             fake_tensor.UnsupportedOperatorException,
         )  # fmt: skip
+        args, kwargs = map_tensors((args, kwargs), self._ours)
         try:
             with self.mode, enable_python_dispatcher():  # else C++ kernels ask for plain integers
                 return func(*args, **kwargs)
         except no_rule as error:
             raise NotImplementedError(str(error)) from error
+
+    def _ours(self, tensor: torch.Tensor) -> torch.Tensor:
+        """A tensor of the meta device as one that goes with those of symbolic sizes."""
+        return tensor if type(tensor) is not torch.Tensor else self.empty(tensor.shape, tensor.stride(), tensor.dtype)
 
     def _by_own_rule(self, func: Any, args: Any, kwargs: Any) -> torch.Tensor | None:
         """The result by a rule of shape_rules.py or view_rules.py, if PyTorch agrees with it at the example's sizes."""
@@ -153,7 +159,8 @@ class Symbols:
         plain_args, plain_kwargs = map_sizes(args), map_sizes(kwargs)
         key = (func, _key((plain_args, plain_kwargs)))
         if key not in self._examples:
-            self._examples[key] = func(*map_tensors(plain_args, _at_the_example), **map_tensors(plain_kwargs, _at_the_example))
+            rule = QUICK_FORMS.get(func, func)
+            self._examples[key] = rule(*map_tensors(plain_args, _at_the_example), **map_tensors(plain_kwargs, _at_the_example))
         result = self._examples[key]
         return result.dtype if isinstance(result, torch.Tensor) and tuple(result.shape) == shape else None
 

@@ -34,6 +34,10 @@ class Link:
     index: int
 
 
+# Bytes that a traced tensor's memory claims to have; PyTorch would compute them, which takes long where sizes are symbolic.
+PLENTY = 2**60
+
+
 class Traced(torch.Tensor):
     """Stands for a tensor that depends on an input: it has shape, dtype, strides and device, but no data.
 
@@ -53,7 +57,7 @@ class Traced(torch.Tensor):
         """A tensor without memory; see the class."""
         return torch.Tensor._make_wrapper_subclass(
             cls, meta.shape, strides=meta.stride(), storage_offset=meta.storage_offset(), dtype=meta.dtype,
-            device=buffer.device,
+            device=buffer.device, storage_size=PLENTY,
         )  # fmt: skip
 
     def __init__(self, meta: torch.Tensor, value: Value, buffer: Buffer, chain: tuple[Link, ...] = ()) -> None:

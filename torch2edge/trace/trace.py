@@ -20,7 +20,7 @@ from .compiled import eager_only
 from .exporting import as_exporting
 from .hooks import module_paths
 from .source import innermost, place
-from .state import RefuseDataAssignment, held_tensors, no_draws, unchanged
+from .state import RefuseDataAssignment, held, no_draws, unchanged
 from .symbolic import Symbols
 from .tensor import storage_key
 from .tracer import Tracer
@@ -79,12 +79,13 @@ def _trace(
     if dynamic:
         check_examples(names, [t.shape for t in tensors], dynamic)
         symbols = Symbols(dynamic, [t.shape for t in tensors])
-    tracer = Tracer(is_leaf, names_of(model), _owned(model, tensors, names), symbols)
+    everything = held(model)
+    tracer = Tracer(is_leaf, names_of(model), _owned(model, everything, tensors, names), symbols)
     with torch.inference_mode():  # a view in inference mode must be one of an inference tensor
         stand_ins = [tracer.input(t, n, i) for i, (t, n) in enumerate(zip(tensors, names))]
     call = unflatten(structure, stand_ins)
     with (
-        contextlib.closing(tracer), _one_at_a_time, unchanged(model), no_draws(), eager_only(),
+        contextlib.closing(tracer), _one_at_a_time, unchanged(model, everything), no_draws(), eager_only(),
         _sizes(symbols, tracer), as_exporting(), torch.inference_mode(),
     ):  # fmt: skip
         with module_paths(model, tracer, module_classes), whole_functions(tracer, functions):
@@ -189,11 +190,14 @@ def names_of(model: nn.Module) -> dict[int, str]:
     return names
 
 
-def _owned(model: nn.Module, inputs: Sequence[torch.Tensor], names: Sequence[str]) -> dict[int, str]:
+def _owned(
+    model: nn.Module, everything: list[tuple[str, Any]], inputs: Sequence[torch.Tensor], names: Sequence[str]
+) -> dict[int, str]:  # fmt: skip
     """Memory that the forward must not write to -> what to call it."""
     owned: dict[int, str] = {}
-    for name, tensor in held_tensors(model):
-        owned[storage_key(tensor)] = f"the attribute {name}"
+    for name, tensor in everything:
+        if isinstance(tensor, torch.Tensor):
+            owned[storage_key(tensor)] = f"the attribute {name}"
     for name, tensor in model.named_buffers():
         owned[storage_key(tensor)] = f"the buffer {name}"
     for name, tensor in model.named_parameters():

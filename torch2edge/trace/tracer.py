@@ -28,6 +28,7 @@ from .functional import (
     schema_of,
     static_index,
 )
+from .layouts import Layouts
 from .memory import Memory
 from .quantile import QUANTILES
 from .shape_rules import OTHER_FORMS
@@ -70,6 +71,7 @@ class Tracer(TorchDispatchMode):
         self.memory = Memory(self, owned)
         self._is_leaf, self._names = is_leaf, names
         self._symbols = symbols
+        self._layouts = Layouts()
         self._count = 0
         self._metas: dict[int, tuple[torch.Tensor, torch.Tensor]] = {}
         self._constants: dict[int, list[Constant]] = {}  # storage key -> constants recorded of it
@@ -291,13 +293,15 @@ class Tracer(TorchDispatchMode):
         assert self._symbols
         if isinstance(tensor, Traced) and not tensor.chain:
             return tensor.meta
-        return self._symbols.empty(tensor.shape, None, tensor.dtype)
+        if isinstance(tensor, Traced):
+            return self._symbols.empty(tensor.shape, None, tensor.dtype)
+        return torch.empty(tensor.shape, dtype=tensor.dtype, device="meta")  # Symbols.call does the rest where it must
 
     def _shapes(self, func: Any, args: Any, kwargs: Any) -> Any:
         """PyTorch's shape rule of ``func``, run on the meta device."""
         try:
             rule = OTHER_FORMS.get(func) or shape_rule(func)
-            return self._symbols.call(rule, args, kwargs) if self._symbols else rule(*args, **kwargs)
+            return self._symbols.call(rule, args, kwargs) if self._symbols else self._layouts.call(rule, func, args, kwargs)
         except NotImplementedError as error:
             if func.namespace != "aten":
                 raise TraceError(

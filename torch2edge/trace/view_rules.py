@@ -6,6 +6,8 @@ copy, or None where it cannot tell.
 
 from __future__ import annotations
 
+import functools
+from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -49,31 +51,54 @@ def _flatten(self: torch.Tensor, start_dim: int = 0, end_dim: int = -1) -> Layou
 
 def _completed(tensor: torch.Tensor, size: Sequence[Any]) -> Shape | None:
     """A size with its -1 worked out; only the number of elements matters, the product of the sizes as an expression."""
-    from sympy import Mul  # torch imports it on use too
-
     rest = [i for i, s in enumerate(size) if isinstance(s, int) and s == -1]
     if not rest:
-        same = Mul(*map(sympy_of, tensor.shape)) == Mul(*map(sympy_of, size))
-        return list(size) if same else None
+        return list(size) if _factors(tensor.shape) == _factors(size) else None
     missing = _quotient(tensor.shape, [s for i, s in enumerate(size) if i not in rest])
     return None if missing is None else [missing if i in rest else s for i, s in enumerate(size)]
 
 
+def _factors(sizes: Sequence[Any]) -> tuple[int, Counter[Any]]:
+    """The product of sizes, for comparison: its number, and how often each symbolic factor occurs."""
+    number, symbolic = 1, Counter[Any]()
+    for size in sizes:
+        if isinstance(size, int):
+            number *= size
+        else:
+            content, factors = _factors_of(sympy_of(size))
+            number *= content
+            for factor, times in factors:
+                symbolic[factor] += times
+    return number, symbolic
+
+
+@functools.lru_cache(maxsize=4096)  # sympy takes an expression apart slowly
+def _factors_of(expr: Any) -> tuple[int, tuple[tuple[Any, int], ...]]:
+    from sympy import Mul  # torch imports it on use too
+
+    content, rest = expr.primitive()  # sympy writes 2 * (h + 1) as 2 * h + 2
+    factors = []
+    for factor in Mul.make_args(rest):
+        base, times = factor.as_base_exp()
+        factors.append((base, int(times)) if times.is_Integer and times > 0 else (factor, 1))
+    return int(content), tuple(factors)
+
+
 def _quotient(sizes: Sequence[Any], divisors: Sequence[Any]) -> Any:
-    """The product of some sizes over that of others, where it is a whole number at a glance: sizes cancel, then numbers."""
-    symbolic = [s for s in sizes if is_symbolic(s)]
-    number = _product(s for s in sizes if not is_symbolic(s))
-    for divisor in divisors:
-        if not is_symbolic(divisor):
-            continue
-        twin = next((i for i, s in enumerate(symbolic) if agree(s, divisor)), None)
-        if twin is None:
-            return None
-        symbolic.pop(twin)
-    by = _product(s for s in divisors if not is_symbolic(s))
-    if not by or number % by:
+    """The product of some sizes over that of others, where it is a whole number at a glance: what is left are sizes."""
+    (number, left), (by, gone) = _factors(sizes), _factors(divisors)
+    left.subtract(gone)
+    if not by or number % by or any(count < 0 for count in left.values()):
         return None
-    return _product([number // by, *symbolic])
+    number //= by
+    whole = []
+    for size in filter(is_symbolic, sizes):
+        own, factors = _factors([size])
+        if number % own == 0 and factors and all(left[f] >= n for f, n in factors.items()):
+            left.subtract(factors)
+            number //= own
+            whole.append(size)
+    return None if any(left.values()) else _product([number, *whole])
 
 
 def _product(sizes: Any) -> Any:
@@ -85,23 +110,47 @@ def _product(sizes: Any) -> Any:
 
 
 def _merged(shape: Sequence[Any], strides: Sequence[Any], size: Sequence[Any]) -> Shape | None:
-    """The strides with which neighbouring axes seen as one give ``size``; [] where only a copy does, None where unclear.
+    """The strides with which a tensor is seen in ``size``; [] where only a copy does, None where unclear.
 
-    Two axes are one where the outer stride is the inner size times the inner stride. PyTorch takes sizes that vary for at
-    least 2, and expressions that differ for different numbers, as long as nothing is known of them.
+    Where the products of the first axes of both agree, a group of axes ends. A group is seen in other sizes where each of
+    its outer strides is the inner size times the inner stride. PyTorch takes sizes that vary for at least 2, and
+    expressions that differ for different numbers, as long as nothing is known of them.
     """
+    old_axes = [i for i, n in enumerate(shape) if not _is_one(n)]
+    new = [n for n in size if not _is_one(n)]
+    shape, strides = [shape[i] for i in old_axes], [strides[i] for i in old_axes]
+    groups = _groups(shape, new)
+    if not groups:
+        return None
     result: Shape = []
-    copy, axis = False, 0
-    for wanted in size:
-        start = axis
-        while axis < len(shape) and (axis == start or not agree(_product(shape[start:axis]), wanted)):
-            axis += 1
-        if axis == start or not agree(_product(shape[start:axis]), wanted):
-            return None
-        for outer in range(start, axis - 1):
-            copy = copy or not agree(strides[outer], strides[outer + 1] * shape[outer + 1])
-        result.append(strides[axis - 1])
-    return None if axis < len(shape) else [] if copy else result
+    for before, after in groups:
+        if any(not agree(strides[i], strides[i + 1] * shape[i + 1]) for i in before[:-1]):
+            return []
+        inner = [strides[before[-1]]]
+        for axis in reversed(after[1:]):
+            inner.append(inner[-1] * new[axis])
+        result += reversed(inner)
+    full: Shape = []
+    for n in reversed(size):  # of one element any stride is right; this one keeps what is in order in order
+        full.insert(0, result.pop() if not _is_one(n) else full[0] * size[len(size) - len(full)] if full else 1)
+    return full
+
+
+def _is_one(size: Any) -> bool:
+    return isinstance(size, int) and size == 1
+
+
+def _groups(shape: Sequence[Any], size: Sequence[Any]) -> list[tuple[range, range]]:
+    """The smallest runs of axes of ``shape`` and of ``size`` with equal products; [] where the last ones have none."""
+    ends = [_factors(shape[: i + 1]) for i in range(len(shape))]
+    groups, old, new = [], 0, 0
+    for j in range(len(size)):
+        product = _factors(size[: j + 1])
+        i = next((i for i in range(old, len(shape)) if ends[i] == product), None)
+        if i is not None:
+            groups.append((range(old, i + 1), range(new, j + 1)))
+            old, new = i + 1, j + 1
+    return groups if (old, new) == (len(shape), len(size)) else []
 
 
 def _permute(self: torch.Tensor, dims: Sequence[int]) -> Layout | None:

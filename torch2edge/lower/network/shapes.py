@@ -17,6 +17,11 @@ from .symbols import at_least, bounds, is_symbolic, same, same_shape
 __all__ = ["Shapes"]
 
 
+def _is_open(size: Any) -> bool:
+    """Whether a size of a reshape is -1, which no size that varies is."""
+    return not is_symbolic(size) and bool(size == -1)
+
+
 class Shapes(Sizes):
     """Layers whose results hold elements of their inputs."""
 
@@ -26,9 +31,9 @@ class Shapes(Sizes):
             return self.tensor(x.reshape(tuple(shape)))
         t = self.tensor(x)
         shape = settle(tuple(shape))
-        if any(same(d, -1) for d in shape):
-            known = math.prod(d for d in shape if not same(d, -1))
-            shape = settle(tuple(math.prod(t.shape) // known if same(d, -1) else d for d in shape))
+        if any(map(_is_open, shape)):
+            known = math.prod(d for d in shape if not _is_open(d))
+            shape = settle(tuple(math.prod(t.shape) // known if _is_open(d) else d for d in shape))
         if same_shape(shape, t.shape):
             return t
         layer = self.layer(self.raw.add_shuffle(t.raw))

@@ -32,9 +32,16 @@ def is_symbolic(value: Any) -> bool:
 
 def same(a: Any, b: Any) -> bool:
     """Whether two sizes are equal whatever the inputs' sizes are."""
-    if is_symbolic(a) or is_symbolic(b):
-        return _known(a == b)
-    return bool(a == b)
+    if not is_symbolic(a) and not is_symbolic(b):
+        return bool(a == b)
+    key = sympy_of(a), sympy_of(b)
+    if key[0] == key[1]:
+        return True
+    # while layers are added no size is learned; what was asked once is kept with what knows the ranges of the sizes
+    answers = vars((a if is_symbolic(a) else b).node.shape_env).setdefault("_torch2edge_same", {})
+    if key not in answers:
+        answers[key] = _known(a == b)
+    return bool(answers[key])
 
 
 def same_shape(a: Sequence[Any], b: Sequence[Any]) -> bool:
