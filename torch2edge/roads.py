@@ -15,7 +15,9 @@ from .check.onnx_model import OnnxModel
 from .errors import ConversionError, InputError, TraceError, UnsupportedOpError
 from .graph import Graph
 from .lower import Lowered, OnnxFile, Registry, lower, lower_by_onnx
+from .lower.check import check
 from .options import Options
+from .prepare import prepare
 from .run import EdgeModule
 from .structure import flatten_call
 from .trace import names_of, unchanged
@@ -28,10 +30,16 @@ __all__ = ["Road", "network", "opened"]
 class Road:
     """A filled network, and how it came about."""
 
-    graph: Graph
+    graph: Graph  # as traced
     lowered: Lowered
     session: BuildSession
     notes: list[str] = field(default_factory=list)
+    computed: Graph | None = None  # what the network computes, where precisions made another graph of it
+
+    @property
+    def network_graph(self) -> Graph:
+        """The graph whose dtypes the network has."""
+        return self.computed or self.graph
 
 
 def opened(model: Any) -> tuple[Any, OnnxFile | None]:
@@ -97,8 +105,14 @@ def network(
         return Road(made, lowered, session, [note])
     assert graph is not None
     try:
-        lowered = lower(graph, session.network, converting, names=names_of(model), device_of=options.device_of, **names)
-        return Road(graph, lowered, session)
+        check(graph.ops, converting)
+        prepared = prepare(graph, options, converting, flatten_call(args, kwargs)[0])
+        lowered = lower(
+            prepared.graph, session.network, converting, names=names_of(model) | prepared.names, device_of=options.device_of,
+            **names,
+        )  # fmt: skip
+        lowered.folded = [*prepared.folded, *lowered.folded]
+        return Road(graph, lowered, session, prepared.notes, prepared.graph)
     except (UnsupportedOpError, ConversionError) as refused:
         if options.fallback != "onnx":
             raise

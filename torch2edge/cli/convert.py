@@ -21,7 +21,7 @@ from ..bench import time_cuda
 from ..check.tf32 import tf32 as tf32_switched
 from ..errors import ConfigError, InputError, VerificationError
 from ..lower import OnnxFile
-from ..options import FALLBACKS, ONNX_EXPORTERS
+from ..options import FALLBACKS, ONNX_EXPORTERS, PRECISIONS
 from ..run import EdgeModule, PartitionedModule
 from .model import load_model, load_weights
 from .shape import example_inputs, shape
@@ -57,8 +57,12 @@ def add_convert(commands: Any, common: argparse.ArgumentParser) -> None:
     command.set_defaults(run=_run)
     add_model(command)
     how = command.add_argument_group("the engine")
-    how.add_argument("--fp16", action="store_true",
-                     help="let TensorRT choose half precision layer by layer (8.6 and 10 only)")  # fmt: skip
+    low = how.add_mutually_exclusive_group()
+    low.add_argument("--fp16", action="store_true", help="compute in half precision where the op allows it")
+    low.add_argument("--bf16", action="store_true", help="the same in bfloat16 (from TensorRT 10 on)")
+    how.add_argument("--precision", action="append", default=[], metavar="MODULE=PRECISION", type=_precision,
+                     help="of a submodule, or of all that match a pattern such as 'backbone.*': "
+                          f"{', '.join(PRECISIONS)}; repeatable")  # fmt: skip
     how.add_argument("--tf32", action="store_true", help="allow TF32 in float32 products")
     how.add_argument("--optimization-level", type=int, choices=range(6), help="0: fast build, 5: fast engine")
     how.add_argument("--workspace", type=int, metavar="MIB", help="most memory for the builder's tactics")
@@ -105,6 +109,14 @@ def add_model(command: argparse.ArgumentParser) -> None:
     )
 
 
+def _precision(text: str) -> tuple[str, str]:
+    """``backbone.*=fp16``"""
+    path, equals, name = text.rpartition("=")
+    if not equals or name not in PRECISIONS:
+        raise argparse.ArgumentTypeError(f"{text!r}: write MODULE=PRECISION, with {', '.join(PRECISIONS)}")
+    return path, name
+
+
 def _run(arguments: argparse.Namespace) -> int:
     is_file = arguments.model.endswith(".onnx")
     shapes, dtypes = _in_file(arguments) if is_file else declared(arguments)
@@ -120,7 +132,8 @@ def _run(arguments: argparse.Namespace) -> int:
         inputs: list[Any] = [drawn] if arguments.list else list(drawn)
         try:
             module = convert(
-                model, inputs, dynamic=axes, dims=dims, fp16=arguments.fp16, tf32=arguments.tf32, device_types=device_types,
+                model, inputs, dynamic=axes, dims=dims, fp16=arguments.fp16, bf16=arguments.bf16,
+                precisions=dict(arguments.precision), tf32=arguments.tf32, device_types=device_types,
                 default_device_type=default, dla_core=arguments.dla_core, gpu_fallback=not arguments.no_gpu_fallback,
                 optimization_level=arguments.optimization_level,
                 workspace=None if arguments.workspace is None else arguments.workspace * 2**20,
