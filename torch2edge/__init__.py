@@ -21,10 +21,11 @@ from .report import Report  # noqa: E402
 from .run.module import EdgeModule, ReferenceWarning  # noqa: E402
 from .run.partition import PartitionedModule, PartitionReport, PartitionWarning  # noqa: E402
 from .shapes import Input  # noqa: E402
+from .sparsity import sparsify_2to4  # noqa: E402
 
 __version__ = "0.1.0"
 
 __all__ = [
     "EdgeModule", "Input", "PartitionReport", "PartitionWarning", "PartitionedModule", "Plan", "ReferenceWarning", "Report",
-    "convert", "converter", "load", "plan", "trt", *errors.__all__,
+    "convert", "converter", "load", "plan", "sparsify_2to4", "trt", *errors.__all__,
 ]  # fmt: skip
