@@ -25,6 +25,7 @@ from .lower import OnnxFile, registry
 from .modules import by_path
 from .options import FALLBACKS, Options
 from .partition import MIN_OPS, part_converter, partition, plan
+from .prepare import Call, calibration_of
 from .roads import network, opened
 from .run import EdgeModule, PartitionedModule, read
 from .run.engine_file import FORMAT, check_built_for_here
@@ -42,6 +43,8 @@ def convert(
     *,
     fp16: bool = False,
     bf16: bool = False,
+    int8: bool = False,
+    calibration: Any = None,
     precisions: Mapping[nn.Module | str, str] | None = None,
     strongly_typed: bool | None = None,
     tf32: bool = False,
@@ -90,8 +93,12 @@ def convert(
             (``lower/float32_ops.py``) and what leaves half's range; weakly typed (8.6, DLA): TensorRT chooses per layer.
             Inputs and outputs keep their dtypes.
         bf16: the same in bfloat16, from TensorRT 10 on.
-        precisions: submodule, its path, or a pattern of paths (``"backbone.*"``) -> "fp32", "fp16" or "bf16"; it holds for
-            what is inside too, the innermost wins. An op that needs float32 stays in float32.
+        int8: quantize convolutions, linear layers and matrix products; what stays in floats is fp16, bf16 or float32 as asked
+            for beside it. Needs ``calibration``, or a model with fake quantization in it.
+        calibration: data for INT8: a DataLoader, a Dataset, batches, a folder of images, or a ``Calibration`` with more to
+            say.
+        precisions: submodule, its path, or a pattern of paths (``"backbone.*"``) -> "fp32", "fp16", "bf16" or "int8"; it
+            holds for what is inside too, the innermost wins. An op that needs float32 stays in float32.
         strongly_typed: for TensorRT 10, which has both kinds of networks: False for the weak kind. By default strong, but
             where a DLA is asked for.
         tf32: allow TF32 for float32 matrix products and convolutions (10 bits of mantissa).
@@ -134,7 +141,7 @@ def convert(
     placed = _device_types(model, device_types, file)
     chosen = _precisions(model, precisions, file)
     options = Options(
-        fp16=fp16, bf16=bf16, precisions=chosen, strongly_typed=strongly_typed, tf32=tf32,
+        fp16=fp16, bf16=bf16, int8=int8, precisions=chosen, strongly_typed=strongly_typed, tf32=tf32,
         optimization_level=optimization_level, workspace=workspace, default_device_type=default_device_type,
         device_types=placed, dla_core=dla_core, gpu_fallback=gpu_fallback, tactic_sources=tactic_sources,
         compute_capabilities=tuple(compute_capabilities), fallback=fallback, onnx_exporter=onnx_exporter,
@@ -158,6 +165,7 @@ def convert(
             min_ops=min_ops, verify=verify, tolerance=tolerance,
         )  # fmt: skip
     clock = _Clock(progress)
+    data = calibration_of(calibration)
     args, kwargs, given_names, declared = read_inputs(positional(inputs), kwargs or {}, device_of(model), **shapes)
     _refuse_dynamic(options, declared, file)
     converting = registry().extended(converters)
@@ -171,8 +179,9 @@ def convert(
     if declared and traced is not None:
         with clock("sizes"):
             verify_size_one(model, args, kwargs, traced, options, tolerance)
+    call = Call(model, args, kwargs, data, line=progress)
     with clock("lower"):
-        road = network(model, file, traced, args, kwargs, options, converting, names)
+        road = network(call, file, traced, options, converting, names)
     graph, lowered, session = road.graph, road.lowered, road.session
     session.place(lowered.network.layers)
     session.add_profiles(lowered.input_names, graph.profiles())
@@ -197,7 +206,7 @@ def convert(
         module.network, module._kept = session.network, (session, lowered.network)
     if verify:
         with clock("check"):
-            verify_module(model, args, kwargs, module, graph, lowered, session, report)
+            verify_module(model, args, kwargs, module, graph, lowered, session, report, call.seen)
     if not _trt.why_not_executable():
         module._fallback = None  # it holds the network and the weights
     module.metadata["report"] = report.to_dict()

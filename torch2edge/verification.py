@@ -16,7 +16,7 @@ from .check.drift import first_drift, parsed_drift
 from .check.reference import ReferenceExecutor
 from .check.sizes import check_size_one, sizes_to_check
 from .check.tf32 import tf32 as tf32_switched
-from .check.verify import TOLERANCE, draw, verify_sizes
+from .check.verify import TOLERANCE, draw, verify_batches, verify_sizes
 from .errors import InputError, ReferenceExecutionError, Torch2EdgeError, UnsupportedLayerError, VerificationError
 from .graph import Graph
 from .lower import Lowered
@@ -97,9 +97,11 @@ def verify_size_one(
 
 def verify_module(
     model: nn.Module, args: list[Any], kwargs: dict[str, Any], module: EdgeModule, graph: Graph, lowered: Lowered,
-    session: BuildSession, report: Report,
+    session: BuildSession, report: Report, batches: Sequence[list[torch.Tensor]] = (),
 ) -> None:  # fmt: skip
     """Fill the report's check, by executing the engine or by the reference executor.
+
+    ``batches`` are inputs to check on in the place of random ones.
 
     Raises:
         VerificationError: an output is not the model's; with the module that drifts first.
@@ -110,8 +112,12 @@ def verify_module(
     here = not _trt.why_not_executable()
     run = module._run if here else by_reference(session, lowered)
     report.checked_by = f"{capabilities().title} on {_trt.gpu_name()}" if here else "the reference executor"
-    sizes = sizes_to_check(graph, examples)
-    report.check, trial = verify_sizes(run, original, examples, graph.output_names, report.tolerance, sizes)
+    if batches:
+        report.check, inputs = verify_batches(run, original, batches, graph.output_names, report.tolerance)
+    else:
+        sizes = sizes_to_check(graph, examples)
+        report.check, trial = verify_sizes(run, original, examples, graph.output_names, report.tolerance, sizes)
+        inputs = draw(examples, trial)
     report.notes += [
         f"note: {row.output} is 0 everywhere in the check, which says little: are weights missing?"
         for row, value in zip(report.check, graph.outputs) if row.ref_max == 0 and row.finite and value.dtype.is_floating_point
@@ -128,7 +134,6 @@ def verify_module(
     bad = [row for row in report.check if not row.passed]
     if not bad:
         return
-    inputs = draw(examples, trial)
     try:
         executor = ReferenceExecutor(session.network, trt)
         if lowered.tensor_names:

@@ -146,6 +146,29 @@ class BuildSession:
             layer.raw.precision = kind
             layer.raw.set_output_type(0, kind)
 
+    def quantize(self, network: Any, tensor_names: Mapping[int, str], ranges: Mapping[int, float], explicit: bool) -> None:
+        """Allow INT8 in a weakly typed network.
+
+        Args:
+            network: what ``lower`` filled; its ``layers`` are those of the network.
+            tensor_names: index of a value of the graph -> the network's tensor that holds it.
+            ranges: index of a value -> the largest magnitude that INT8 is to hold.
+            explicit: the network has quantize layers.
+        """
+        if capabilities().strongly_typed:
+            return
+        if self.strong or not (ranges or explicit):
+            return
+        self._flag("INT8", True)
+        tensors = {self.network.get_input(i).name: self.network.get_input(i) for i in range(self.network.num_inputs)}
+        for layer in network.layers:
+            for i in range(layer.raw.num_outputs):
+                tensors[layer.raw.get_output(i).name] = layer.raw.get_output(i)
+        for index, largest in ranges.items():
+            tensor = tensors.get(tensor_names.get(index, ""))
+            if tensor is not None and tensor.dtype == trt.DataType.FLOAT:
+                tensor.dynamic_range = (-largest, largest)
+
     def add_profiles(self, input_names: Sequence[str], profiles: Sequence[Sequence[Sequence[Sequence[int]]]]) -> None:
         """Optimization profiles: each is the (smallest, most usual, largest) shape of every input.
 

@@ -15,7 +15,7 @@ import torch
 from ..graph import Constant, Graph, Op, Value, map_tensors
 from ..sizes import is_symbolic
 from .float32_ops import FLOAT32_OPS, MOVES
-from .quantize import QUANTIZERS
+from .quantize import is_quantizer
 
 __all__ = ["Lowering", "in_precision"]
 
@@ -77,7 +77,7 @@ class _Pass:
     def take(self, op: Op) -> None:
         """Append ``op`` in its precision."""
         wanted = self._choice(op)
-        if op.target in QUANTIZERS:  # the rest is its scale
+        if is_quantizer(op.target):  # the rest is its scale
             args, kwargs = (self._given(op.args[0], wanted, op), *op.args[1:]), op.kwargs
         else:
             args, kwargs = map_tensors((op.args, op.kwargs), lambda t: self._given(t, wanted, op))

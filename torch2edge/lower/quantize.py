@@ -18,7 +18,7 @@ import torch
 from ..graph import Constant, Graph, Op, Value
 from .check import bind
 
-__all__ = ["QUANTIZERS", "Points", "has_quantizers", "points_of", "with_quantizers"]
+__all__ = ["Points", "every_float", "has_quantizers", "is_quantizer", "points_of", "with_quantizers"]
 
 aten = torch.ops.aten
 LEVELS = 127  # the largest integer: symmetric, -128 is not used for weights
@@ -32,12 +32,6 @@ _COMPUTES: dict[Any, tuple[str, str, int]] = {
 }
 _PRODUCTS = {aten.matmul.default: ("self", "other"), aten.bmm.default: ("self", "mat2")}
 _ADDITIONS = {aten.add.Tensor: ("self", "other")}
-#: Fake quantization, of which only the first argument is data.
-QUANTIZERS = {
-    aten.fake_quantize_per_tensor_affine.default,
-    aten.fake_quantize_per_tensor_affine.tensor_qparams,
-    aten.fake_quantize_per_channel_affine.default,
-}
 
 
 @dataclass
@@ -55,9 +49,28 @@ class Points:
     weights: dict[int, tuple[str, int]] = field(default_factory=dict)
 
 
+def is_quantizer(target: Any) -> bool:
+    """Whether an op quantizes or dequantizes; only its first argument is data."""
+    schema = getattr(target, "_schema", None)
+    return schema is not None and ("fake_quantize_" in schema.name or schema.name.startswith("quantized_decomposed::"))
+
+
 def has_quantizers(graph: Graph) -> bool:
-    """Whether the model quantizes by itself, as one does after quantization-aware training."""
-    return any(op.target in QUANTIZERS for op in graph.ops)
+    """Whether the graph quantizes, as that of a model does after quantization-aware training."""
+    return any(is_quantizer(op.target) for op in graph.ops)
+
+
+def every_float(graph: Graph) -> dict[str, Value]:
+    """Every float32 value by a name of its own, inputs by theirs."""
+    found: dict[str, Value] = {}
+    named = list(zip(graph.input_names, graph.inputs))
+    named += [(f"{op.module}/{op.short_name}", v) for op in graph.ops for v in op.outputs if v is not None]
+    names = Counter[str]()
+    for name, value in named:
+        if value.dtype == torch.float32 and not value.hidden:
+            names[name] += 1
+            found[name if names[name] == 1 else f"{name}#{names[name]}"] = value
+    return found
 
 
 def points_of(graph: Graph, in_int8: Callable[[str], bool]) -> Points:
