@@ -85,5 +85,5 @@ def test_a_weight_under_several_names_goes_by_its_first() -> None:
     traced = {arg.name for op in graph.ops for arg in op.args if isinstance(arg, Constant)}
     kept = torch2edge.convert(model, [X], keep_network=True)._kept
     assert kept is not None
-    lowered = set(kept[1].weights_by_name)
+    lowered = set(kept.road.lowered.network.weights_by_name)
     assert set(names.values()) == traced == lowered == {"first.weight", "first.bias", "second.bias", "scale"}

@@ -6,6 +6,7 @@ import os
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -20,15 +21,17 @@ from .check.verify import TOLERANCE
 from .errors import (
     ConfigError,
 )
+from .graph import Graph
 from .inputs import device_of, fixed_inputs, positional, read_inputs
-from .lower import OnnxFile, registry
+from .lower import OnnxFile, Registry, registry
 from .modules import by_path
 from .options import FALLBACKS, Options
 from .partition import MIN_OPS, part_converter, partition, plan
 from .prepare import Call, calibration_of
-from .roads import network, opened
+from .roads import Kept, network, opened
 from .run import EdgeModule, PartitionedModule, read
 from .run.engine_file import FORMAT, check_built_for_here
+from .search import goal_of, search
 from .shapes import Dynamic
 from .trace import torch_versions, trace
 from .verification import by_reference, verify_module, verify_size_one
@@ -71,6 +74,9 @@ def convert(
     onnx_opset: int | None = None,
     verify: bool = True,
     tolerance: float | None = None,
+    max_error: float | None = None,
+    metric: Callable[[Callable[..., Any]], float] | None = None,
+    max_drop: float | None = None,
     progress: Callable[[str], None] | None = None,
 ) -> EdgeModule | PartitionedModule:
     """Turn a module into a TensorRT engine that is a module again.
@@ -124,6 +130,11 @@ def convert(
         onnx_opset: version of ONNX's operators; by default one that TensorRT's parser knows.
         verify: compare with the model on fresh random inputs after the build.
         tolerance: largest relative L2 error of an output; by default that of the precision (``check.verify.TOLERANCE``).
+        max_error: begin with the precisions that are asked for, and move the modules that hurt most back, from INT8 to the
+            float precision, from there to float32, until no output's relative L2 error in the check is larger. The choice
+            stands in the report, as ``precisions={...}`` for the next time.
+        metric: the same until ``metric(module)``, higher is better, is at most ``max_drop`` below ``metric(model)``.
+        max_drop: in the unit of the metric.
         progress: called with the name of each stage as it begins: trace, lower, build, check.
 
     Returns:
@@ -147,6 +158,7 @@ def convert(
         compute_capabilities=tuple(compute_capabilities), fallback=fallback, onnx_exporter=onnx_exporter,
         onnx_opset=onnx_opset, tolerance=tolerance,
     )  # fmt: skip
+    goal = goal_of(options, max_error, metric, max_drop, verify, file)
     names = {"input_names": input_names, "output_names": output_names}
     shapes = {
         "dynamic": dynamic, "dims": dims, "min_shapes": min_shapes, "opt_shapes": opt_shapes, "max_shapes": max_shapes,
@@ -180,8 +192,32 @@ def convert(
         with clock("sizes"):
             verify_size_one(model, args, kwargs, traced, options, tolerance)
     call = Call(model, args, kwargs, data, line=progress)
+    todo = _Todo(call, file, traced, converting, names, keep_network, verify, clock)
+    if goal is None:
+        return _engine(options, todo)
+    assert traced is not None
+    return search(options, goal, call, traced, converting, lambda tried: _engine(tried, todo))
+
+
+@dataclass(frozen=True)
+class _Todo:
+    """What every engine of one conversion is made of."""
+
+    call: Call
+    file: OnnxFile | None
+    traced: Graph | None
+    converting: Registry
+    names: Mapping[str, Sequence[str] | None]
+    keep_network: bool
+    verify: bool
+    clock: _Clock
+
+
+def _engine(options: Options, todo: _Todo) -> EdgeModule:
+    """From the traced model to a checked engine."""
+    call, clock = todo.call, todo.clock
     with clock("lower"):
-        road = network(call, file, traced, options, converting, names)
+        road = network(call, todo.file, todo.traced, options, todo.converting, todo.names)
     graph, lowered, session = road.graph, road.lowered, road.session
     session.place(lowered.network.layers)
     session.add_profiles(lowered.input_names, graph.profiles())
@@ -192,21 +228,21 @@ def convert(
         note = session.follow_dtypes(lowered.network.layers, lowered.network.constants(torch.float32))
     with clock("build"):
         plan = session.build()
-    limit = tolerance if tolerance is not None else max(TOLERANCE[p] for p in precision.split("+"))
+    limit = options.tolerance if options.tolerance is not None else max(TOLERANCE[p] for p in precision.split("+"))
     report = report_of(graph, road.network_graph, lowered, session, precision, len(plan))
     report.tolerance, report.timings = limit, clock.seconds
     report.notes[:0] = road.notes
     report.notes += [note] if note else []
-    if isinstance(model, OnnxModel):
-        report.original = model.evaluator()
+    if isinstance(call.model, OnnxModel):
+        report.original = call.model.evaluator()
     module = EdgeModule(
-        plan, metadata(model, graph, lowered, session, report, FORMAT), fallback=by_reference(session, lowered)
+        plan, metadata(call.model, graph, lowered, session, report, FORMAT), fallback=by_reference(session, lowered)
     )
-    if keep_network:
-        module.network, module._kept = session.network, (session, lowered.network)
-    if verify:
+    if todo.keep_network:
+        module.network, module._kept = session.network, Kept(call, road, options, todo.converting, todo.names)
+    if todo.verify:
         with clock("check"):
-            verify_module(model, args, kwargs, module, graph, lowered, session, report, call.seen)
+            verify_module(call.model, list(call.args), dict(call.kwargs), module, graph, lowered, session, report, call.seen)
     if not _trt.why_not_executable():
         module._fallback = None  # it holds the network and the weights
     module.metadata["report"] = report.to_dict()

@@ -22,21 +22,28 @@ from .modules import check_reached
 from .options import Options
 from .structure import flatten_call
 
-__all__ = ["Call", "Prepared", "calibration_of", "prepare"]
+__all__ = ["Call", "Prepared", "calibration_of", "prepare", "typed"]
 
 SHOWN = 5  # modules that a note names
 
 
 @dataclass
 class Call:
-    """The example, and what INT8 is calibrated from."""
+    """The example, and what INT8 is calibrated from.
+
+    Attributes:
+        seen: batches of the calibration, kept for the check.
+        ranges: index of a value -> its largest magnitude, of all that were calibrated so far; another network of the same
+            graph takes them from here.
+    """
 
     model: nn.Module
     args: Sequence[Any]
     kwargs: Mapping[str, Any]
     calibration: Calibration | None = None
-    seen: list[list[torch.Tensor]] = field(default_factory=list)  # batches of the calibration, kept for the check
+    seen: list[list[torch.Tensor]] = field(default_factory=list)
     line: Callable[[str], None] | None = None
+    ranges: dict[int, float] = field(default_factory=dict)
 
     @property
     def tensors(self) -> list[torch.Tensor]:
@@ -83,6 +90,15 @@ def prepare(graph: Graph, options: Options, converting: Registry, call: Call) ->
         return Prepared(graph)
     if not options.strong:
         return Prepared(graph, ranges=_ranges(graph, call) if call.calibration else {})
+    return typed(graph, options, converting, call)
+
+
+def typed(graph: Graph, options: Options, converting: Registry, call: Call) -> Prepared:
+    """``graph`` with the precisions as its dtypes and quantizers, whatever the network is to be.
+
+    Raises:
+        InputError: see ``calibrate``.
+    """
     ops, folded = fold_batch_norms(graph, converting, options.device_of, options.float_of)
     graph = replace(graph, ops=ops)
     if call.calibration:
@@ -118,15 +134,23 @@ def _ranges(graph: Graph, call: Call) -> dict[int, float]:
 
 
 def _calibrated(graph: Graph, points: Mapping[str, Any], call: Call) -> dict[str, float]:
+    """The largest magnitude of each point; only those are calibrated that were not before."""
     from . import __version__
 
     assert call.calibration is not None
-    device = device_of(call.model) or torch.device("cpu")
-    return calibrate(
-        graph, points, call.calibration, args=call.args, kwargs=call.kwargs, device=device,
-        model_hash=weights_hash(call.model) if call.calibration.cache else "", version=__version__,
-        parameters=list(inspect.signature(call.model.forward).parameters), keep=call.seen, line=call.line,
-    )  # fmt: skip
+    new = {name: value for name, value in points.items() if value.index not in call.ranges}
+    if new:
+        device = device_of(call.model) or torch.device("cpu")
+        # a cache is of all points of a conversion; those that another choice of precisions adds are not in it
+        calibration = replace(call.calibration, cache=None) if call.ranges else call.calibration
+        found = calibrate(
+            graph, new, calibration, args=call.args, kwargs=call.kwargs, device=device,
+            model_hash=weights_hash(call.model) if calibration.cache else "", version=__version__,
+            parameters=list(inspect.signature(call.model.forward).parameters), keep=None if call.seen else call.seen,
+            line=call.line,
+        )  # fmt: skip
+        call.ranges.update({value.index: found[name] for name, value in new.items()})
+    return {name: call.ranges[value.index] for name, value in points.items()}
 
 
 # ---- half ---------------------------------------------------------------------------------------------------------------

@@ -67,6 +67,7 @@ class Report:
     timings: dict[str, float] = field(default_factory=dict)  # seconds by stage
     notes: list[str] = field(default_factory=list)
     original: str = "PyTorch"  # what the engine was compared with
+    precisions: dict[str, str] = field(default_factory=dict)  # what max_error= or metric= found, for precisions=
 
     def to_dict(self) -> dict[str, Any]:
         """The report as plain dicts, lists, strings and numbers."""

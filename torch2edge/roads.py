@@ -24,7 +24,7 @@ from .structure import flatten_call
 from .trace import names_of, unchanged
 from .trace.compiled import eager_only, unwrap
 
-__all__ = ["Road", "network", "opened"]
+__all__ = ["Kept", "Road", "network", "opened"]
 
 
 @dataclass
@@ -41,6 +41,17 @@ class Road:
     def network_graph(self) -> Graph:
         """The graph whose dtypes the network has."""
         return self.computed or self.graph
+
+
+@dataclass
+class Kept:
+    """What ``convert(keep_network=True)`` leaves in an EdgeModule, to compute its network and to make others like it."""
+
+    call: Call
+    road: Road
+    options: Options
+    converting: Registry
+    names: Mapping[str, Sequence[str] | None]
 
 
 def opened(model: Any) -> tuple[Any, OnnxFile | None]:

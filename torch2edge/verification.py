@@ -27,7 +27,7 @@ from .structure import flatten, flatten_call, same, text, unflatten
 from .trace import unchanged
 from .trace.compiled import eager_only
 
-__all__ = ["by_reference", "verify_module", "verify_size_one"]
+__all__ = ["by_reference", "original_of", "verify_module", "verify_size_one"]
 
 
 def by_reference(session: BuildSession, lowered: Lowered) -> Callable[[Sequence[torch.Tensor]], list[torch.Tensor]]:
@@ -45,10 +45,13 @@ def by_reference(session: BuildSession, lowered: Lowered) -> Callable[[Sequence[
     return run
 
 
-def _original(
+def original_of(
     model: nn.Module, args: list[Any], kwargs: dict[str, Any], graph: Graph, report: Report | None = None
 ) -> tuple[Callable[[list[torch.Tensor]], list[torch.Tensor]], list[torch.Tensor]]:
-    """The model from tensors to tensors, and the tensors of the example."""
+    """The model from tensors to tensors, and the tensors of the example.
+
+    It raises a ``VerificationError`` with ``report`` where the model returns another structure than when it was traced.
+    """
     examples, structure = flatten_call(args, kwargs)
 
     def run(tensors: list[torch.Tensor]) -> list[torch.Tensor]:
@@ -90,7 +93,7 @@ def verify_size_one(
     model: nn.Module, args: list[Any], kwargs: dict[str, Any], graph: Graph, options: Options, tolerance: float | None
 ) -> None:
     """Refuse a dynamic model that computes something else at size 1 than its ops, traced at another size, do."""
-    original, examples = _original(model, args, kwargs, graph)
+    original, examples = original_of(model, args, kwargs, graph)
     precisions = precision_of(graph, options).split("+")
     check_size_one(graph, original, examples, tolerance or max(TOLERANCE[p] for p in precisions))
 
@@ -107,7 +110,7 @@ def verify_module(
         VerificationError: an output is not the model's; with the module that drifts first.
         InputError: the model itself fails on inputs like the example's.
     """
-    unguarded, examples = _original(model, args, kwargs, graph, report)
+    unguarded, examples = original_of(model, args, kwargs, graph, report)
     original = _told(unguarded)
     here = not _trt.why_not_executable()
     run = module._run if here else by_reference(session, lowered)
