@@ -28,7 +28,7 @@ from .modules import by_path
 from .options import FALLBACKS, Options
 from .partition import MIN_OPS, part_converter, partition, plan
 from .prepare import Call, calibration_of
-from .roads import Kept, network, opened
+from .roads import Kept, configure, network, opened
 from .run import EdgeModule, PartitionedModule, read
 from .run.engine_file import FORMAT, check_built_for_here
 from .search import goal_of, search
@@ -219,13 +219,8 @@ def _engine(options: Options, todo: _Todo) -> EdgeModule:
     with clock("lower"):
         road = network(call, todo.file, todo.traced, options, todo.converting, todo.names)
     graph, lowered, session = road.graph, road.lowered, road.session
-    session.place(lowered.network.layers)
-    session.add_profiles(lowered.input_names, graph.profiles())
-    session.follow_precisions(lowered.network.layers)
     precision = precision_of(road.network_graph, options)
-    note = ""
-    if "fp16" in precision and not options.uses("fp16"):
-        note = session.follow_dtypes(lowered.network.layers, lowered.network.constants(torch.float32))
+    note = configure(road, precision)
     with clock("build"):
         plan = session.build()
     limit = options.tolerance if options.tolerance is not None else max(TOLERANCE[p] for p in precision.split("+"))

@@ -3,29 +3,28 @@
 from __future__ import annotations
 
 import inspect
-import math
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import replace
 from typing import Any
 
 import torch
 from torch import nn
 
-from ._trt import trt
+from ._trt import capabilities, carried, gpu_name, trt, why_not_executable
 from .account import precision as precision_of
 from .build.calibration import Calibration
 from .build.calibration.data import open_data
 from .build.calibration.distributed import Ranks
 from .build.calibration.intake import Intake
-from .check.figures import Figures, Measured, measure
+from .check.comparison import Comparison, DriftRow, homes_of, module_rows, op_rows, output_rows, values_to_hold
+from .check.figures import Compute, Figures, Measured, measure
 from .check.reference import ReferenceExecutor
 from .check.verify import TOLERANCE, TRIALS, draw
 from .errors import ConfigError, InputError
-from .graph import Graph, Op, Value
 from .inputs import device_of
+from .marked import engine_with
 from .prepare import Call
-from .report import table
 from .roads import Kept, Road, network
 from .run import EdgeModule
 from .verification import original_of
@@ -33,87 +32,20 @@ from .verification import original_of
 __all__ = ["Comparison", "DriftRow", "compare"]
 
 BATCHES = 4
-NAMED = 3  # modules that a verdict names
-
-
-@dataclass
-class DriftRow:
-    """How far one value of the network is from PyTorch's, over all batches.
-
-    ``max_abs`` is the largest absolute error, ``rel_l2`` the L2 norm of the error over that of PyTorch's value, ``cosine`` the
-    cosine similarity, ``snr_db`` the signal-to-noise ratio in decibels, 10 log10(|value|^2 / |error|^2). ``adds`` is what the
-    module's own arithmetic adds to the relative error: sqrt(rel_l2^2 - r^2), where r is the largest relative error of what the
-    module reads; it takes errors for independent, and is 0 where a module lessens them.
-    """
-
-    name: str  # path of the module, "" for the model itself; with ops=True path/op; name of an output
-    module: str  # path of the module; of a batch norm that is part of a convolution, the convolution's
-    kind: str  # the op that made the value
-    source: str  # "file.py:123"
-    precision: str
-    max_abs: float
-    rel_l2: float
-    cosine: float
-    snr_db: float
-    adds: float = 0.0
-
-
-@dataclass
-class Comparison:
-    """What drifts; ``print`` it, or take ``to_dict()``.
-
-    Attributes:
-        verdict: a sentence on what is at fault.
-        fault: "" (nothing), "precision", "conversion", or "tracing" (the traced ops are not the model).
-        rows: a row per module in which ops ran, or per op, in order of execution. A batch norm that is part of the convolution
-            before stands in the convolution's row.
-        outputs: a row per output of the model.
-        float32: the outputs of the same model converted in float32; empty where the network is in float32 itself.
-        compared_by: what computed the network.
-    """
-
-    verdict: str
-    fault: str
-    precision: str
-    tolerance: float
-    batches: int
-    compared_by: str
-    rows: list[DriftRow] = field(default_factory=list)
-    outputs: list[DriftRow] = field(default_factory=list)
-    float32: list[DriftRow] = field(default_factory=list)
-
-    def to_dict(self) -> dict[str, Any]:
-        """The comparison as plain dicts, lists, strings and numbers."""
-        return asdict(self)
-
-    def worst(self, count: int = NAMED) -> list[DriftRow]:
-        """The rows that add most to the error, the largest first."""
-        return sorted((row for row in self.rows if row.adds > 0), key=lambda row: -row.adds)[:count]
-
-    def __str__(self) -> str:
-        """The verdict, and tables."""
-        said = f"{self.precision} against PyTorch by {self.compared_by}, {self.batches} batch{'es' * (self.batches != 1)}"
-        head = ["precision", "max abs", "rel L2", "cosine", "SNR dB"]
-        modules = [[r.name or "(model)", r.kind, *_cells(r), f"{r.adds:.2g}"] for r in self.rows]
-        parts = [self.verdict, said, table(["module", "gives", *head, "adds"], modules)]
-        for name, rows in (("output", self.outputs), ("output in float32", self.float32)):
-            parts += [table([name, *head], [[r.name, *_cells(r)] for r in rows])] if rows else []
-        return "\n\n".join(parts)
-
-
-def _cells(row: DriftRow) -> list[str]:
-    return [row.precision, f"{row.max_abs:.3g}", f"{row.rel_l2:.3g}", f"{row.cosine:.6f}", f"{row.snr_db:.1f}"]
+BY = ("auto", "engine", "reference")
 
 
 def compare(
     model: nn.Module, model_trt: EdgeModule, data: Any = None, *, batches: int = BATCHES, ops: bool = False,
-    tolerance: float | None = None,
+    tolerance: float | None = None, by: str = "auto",
 ) -> Comparison:  # fmt: skip
     """Hold what each module of ``model`` gives against what the converted network gives in its place.
 
-    The network is computed layer by layer by the reference executor, in the precisions that TensorRT was told: half and INT8
-    are in it, the choices of TensorRT's kernels are not. It needs no GPU. Where the network is not all in float32, the model
-    is converted once more in float32 (without a build), which tells the conversion's errors from those of the precision.
+    Where TensorRT executes, a second engine is built that gives these values too; that keeps TensorRT from fusing across
+    them, so it may round at more places than ``model_trt``, whose own outputs are compared. Elsewhere the reference executor
+    computes the network layer by layer, in the precisions that TensorRT was told. Where the network is not all in float32,
+    the model is converted once more in float32 (without a build, by the reference executor), which tells the conversion's
+    errors from those of the precision.
 
     Args:
         model: the original.
@@ -123,6 +55,7 @@ def compare(
         batches: take no more than these.
         ops: a row per op in place of one per module.
         tolerance: largest relative L2 error of an output with which nothing is at fault; by default that of the conversion.
+        by: what computes the network: "engine", "reference", or "auto": the engine where there is a GPU for it.
 
     Raises:
         ConfigError: ``model_trt`` is no EdgeModule or has no network, or came by way of ONNX.
@@ -132,17 +65,27 @@ def compare(
     kept = _kept(model_trt)
     if isinstance(batches, bool) or not isinstance(batches, int) or batches < 1:
         raise ConfigError(f"compare: batches is {batches!r}; it must be a whole number from 1 on")
+    if by not in BY:
+        raise ConfigError(f"compare: by is {by!r}; it must be one of {', '.join(map(repr, BY))}")
+    if by == "engine" and why_not_executable():
+        raise ConfigError(f"compare: by='engine', but {why_not_executable()}; use by='reference'")
+    if by == "auto":
+        by = "reference" if why_not_executable() else "engine"
     report = model_trt.report
     assert report is not None
     given = _batches(model, kept, data, batches)
     graph, limit = kept.road.graph, report.tolerance if tolerance is None else tolerance
-    homes = _homes(graph, kept.road)
-    measured = _measured(kept.road, given, _wanted(graph, kept.road, homes, ops))
+    homes, wanted = _looked_at(kept.road, ops)
+    if by == "engine":
+        compute, told = engine_with(wanted, kept, model_trt), f"{capabilities().title} on {gpu_name()}"
+    else:
+        compute, told = _by_reference(kept.road, wanted), "the reference executor"
+    measured = _measured(kept.road, compute, given, wanted)
     precisions = {row.path: row.precision for row in report.modules}
-    rows = (_op_rows if ops else _module_rows)(graph, homes, measured, precisions)
-    outputs = _output_rows(graph, measured.outputs, report.precision)
+    rows = (op_rows if ops else module_rows)(graph, homes, measured, precisions)
+    outputs = output_rows(graph, measured.outputs, report.precision)
     result = Comparison(
-        "", "", report.precision, limit, len(given), "the reference executor", rows, outputs
+        "", "", report.precision, limit, len(given), told, rows, outputs
     )  # fmt: skip
     _judge(result, model, kept, given, measured)
     return result
@@ -199,97 +142,26 @@ def _called_data() -> Iterator[None]:
 # ---- figures ------------------------------------------------------------------------------------------------------------
 
 
-def _measured(road: Road, batches: Sequence[Sequence[torch.Tensor]], wanted: set[int]) -> Measured:
+def _looked_at(road: Road, every: bool) -> tuple[dict[int, str], set[int]]:
+    """In whose row each result stands, and the results to hold against PyTorch's."""
+    names = road.lowered.tensor_names
+    homes = homes_of(road.graph, set(road.lowered.folded), names)
+    return homes, values_to_hold(road.graph, names, homes, every)
+
+
+def _by_reference(road: Road, wanted: set[int]) -> Compute:
     lowered = road.lowered
     executor = ReferenceExecutor(road.session.network, trt)
-    return measure(
-        road.graph, executor, lowered.input_names, lowered.output_names, lowered.tensor_names, batches, wanted
-    )  # fmt: skip
+    keep = {lowered.tensor_names[index] for index in wanted}
+
+    def compute(inputs: Sequence[torch.Tensor]) -> dict[str, torch.Tensor]:
+        return executor.run({n: t.cpu().to(carried(t.dtype)) for n, t in zip(lowered.input_names, inputs) if n}, keep=keep)
+
+    return compute
 
 
-def _homes(graph: Graph, road: Road) -> dict[int, str]:
-    """Index of each result -> the module in whose row it stands."""
-    homes: dict[int, str] = {}
-    folded = set(road.lowered.folded)
-    for op in graph.ops:
-        first = next(op.inputs(), None)
-        inner = op.module in folded and first is not None and first.index not in road.lowered.tensor_names
-        home = homes.get(first.index, op.module) if inner and first is not None else op.module
-        homes.update({v.index: home for v in op.outputs if v is not None})
-    return homes
-
-
-def _wanted(graph: Graph, road: Road, homes: Mapping[int, str], every: bool) -> set[int]:
-    """Indices of the float values to look at: all, or those that a module gives to another, and the last of each module."""
-    made = [v for op in graph.ops for v in op.outputs if v is not None and v.dtype.is_floating_point]
-    held = {v.index for v in made} & set(road.lowered.tensor_names)
-    if every:
-        return held
-    last = {homes[v.index]: v.index for v in made if v.index in held}
-    crossing = {v.index for op in graph.ops for v in op.inputs() if homes.get(v.index, "") != _home(op, homes)}
-    return held & (crossing | set(last.values()))
-
-
-def _home(op: Op, homes: Mapping[int, str]) -> str:
-    return next((homes[v.index] for v in op.outputs if v is not None), op.module)
-
-
-def _row(name: str, module: str, op: Op | None, precision: str, figures: Figures, adds: float = 0.0) -> DriftRow:
-    kind, source = (op.name, op.source) if op else ("", "")
-    return DriftRow(
-        name, module, kind, source, precision, figures.max_abs, figures.rel_l2, figures.cosine, figures.snr_db, adds
-    )  # fmt: skip
-
-
-def _added(figures: Figures, read: Iterable[Value], values: Mapping[int, Figures]) -> float:
-    known = max((values[v.index].rel_l2 for v in read if v.index in values), default=0.0)
-    if not math.isfinite(figures.rel_l2):
-        return 0.0 if math.isinf(known) else math.inf
-    return math.sqrt(max(0.0, figures.rel_l2**2 - known**2))
-
-
-def _op_rows(
-    graph: Graph, homes: Mapping[int, str], measured: Measured, precisions: Mapping[str, str]
-) -> list[DriftRow]:  # fmt: skip
-    """A row per float result in the network."""
-    rows = []
-    for op in graph.ops:
-        for value in op.outputs:
-            if value is not None and value.index in measured.values:
-                figures, home = measured.values[value.index], homes[value.index]
-                adds = _added(figures, op.inputs(), measured.values)
-                rows.append(_row(f"{home}/{op.short_name}", home, op, precisions.get(home, ""), figures, adds))
-    return rows
-
-
-def _module_rows(
-    graph: Graph, homes: Mapping[int, str], measured: Measured, precisions: Mapping[str, str]
-) -> list[DriftRow]:  # fmt: skip
-    """A row per module, in the order of their last results."""
-    last: dict[str, tuple[Op, int]] = {}
-    read: dict[str, list[Value]] = {}
-    for op in graph.ops:
-        home = _home(op, homes)
-        read.setdefault(home, []).extend(v for v in op.inputs() if homes.get(v.index) != home)
-        for value in op.outputs:
-            if value is not None and value.index in measured.values:
-                last.pop(home, None)
-                last[home] = (op, value.index)
-    return [
-        _row(
-            path,
-            path,
-            op,
-            precisions.get(path, ""),
-            measured.values[i],
-            _added(measured.values[i], read[path], measured.values),
-        )
-        for path, (op, i) in last.items()
-    ]
-
-
-def _output_rows(graph: Graph, figures: Sequence[Figures], precision: str) -> list[DriftRow]:
-    return [_row(name, "", None, precision, f) for name, f in zip(graph.output_names, figures)]
+def _measured(road: Road, compute: Compute, batches: Sequence[Sequence[torch.Tensor]], wanted: set[int]) -> Measured:
+    return measure(road.graph, compute, road.lowered.output_names, road.lowered.tensor_names, batches, wanted)
 
 
 # ---- the verdict --------------------------------------------------------------------------------------------------------
@@ -310,8 +182,8 @@ def _judge(
         )
         return
     if plain is not kept.road:
-        figures = _measured(plain, batches, set()).outputs
-        result.float32 = _output_rows(plain.graph, figures, "fp32")
+        figures = _measured(plain, _by_reference(plain, set()), batches, set()).outputs
+        result.float32 = output_rows(plain.graph, figures, "fp32")
     in_float = _largest(result.float32) if result.float32 else off
     if in_float > exact:
         result.fault = "conversion"
@@ -371,9 +243,9 @@ def _conversion(
     road: Road, batches: Sequence[list[torch.Tensor]], off: float, limit: float, again: bool
 ) -> str:  # fmt: skip
     """The verdict where the network is wrong in float32: with the first op that drifts."""
-    homes = _homes(road.graph, road)
-    measured = _measured(road, batches, _wanted(road.graph, road, homes, every=True))
-    rows = _op_rows(road.graph, homes, measured, {})
+    homes, wanted = _looked_at(road, every=True)
+    measured = _measured(road, _by_reference(road, wanted), batches, wanted)
+    rows = op_rows(road.graph, homes, measured, {})
     where = next((row for row in rows if row.rel_l2 > limit), None)
     told = "which module drifts first cannot be told"
     if where is not None:

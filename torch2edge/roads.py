@@ -24,7 +24,7 @@ from .structure import flatten_call
 from .trace import names_of, unchanged
 from .trace.compiled import eager_only, unwrap
 
-__all__ = ["Kept", "Road", "network", "opened"]
+__all__ = ["Kept", "Road", "configure", "network", "opened"]
 
 
 @dataclass
@@ -139,3 +139,21 @@ def network(
             opset=options.onnx_opset, device_of=options.device_of, **names,
         )  # fmt: skip
     return Road(graph, lowered, session, [note])
+
+
+def configure(road: Road, precision: str) -> str:
+    """Tell the builder the devices, sizes and precisions of a filled network.
+
+    Args:
+        precision: what ``account.precision`` says of the network.
+
+    Returns:
+        A note for the report, or "".
+    """
+    session, layers = road.session, road.lowered.network.layers
+    session.place(layers)
+    session.add_profiles(road.lowered.input_names, road.graph.profiles())
+    session.follow_precisions(layers)
+    if "fp16" in precision and not session.options.uses("fp16"):
+        return session.follow_dtypes(layers, road.lowered.network.constants(torch.float32))
+    return ""

@@ -18,6 +18,7 @@ import torch
 
 from .check.figures import Figures
 from .check.rounding import rounding
+from .check.tf32 import tf32
 from .check.verify import TRIALS, draw
 from .errors import ConfigError, VerificationError
 from .graph import Graph
@@ -308,7 +309,8 @@ class _Contribution:
         self._options, self._call, self._graph, self._converting = options, call, graph, converting
         self._low = {path: options.precision_of(path) for path in paths}
         self._inputs = call.seen or [draw(call.tensors, trial) for trial in TRIALS]
-        self._exact = [graph.replay(inputs) for inputs in self._inputs]
+        with tf32(False):
+            self._exact = [graph.replay(inputs) for inputs in self._inputs]
 
     def error(self, precisions: Mapping[str, str]) -> float:
         """The largest relative L2 error of an output, with these precisions."""
@@ -316,7 +318,9 @@ class _Contribution:
         graph = rounding(typed(self._graph, options, self._converting, self._call).graph)
         worst = 0.0
         for inputs, exact in zip(self._inputs, self._exact):
-            for given, expected in zip(graph.replay(inputs), exact):
+            with tf32(False):
+                results = graph.replay(inputs)
+            for given, expected in zip(results, exact):
                 figures = Figures()
                 figures.add(given, expected)
                 worst = max(worst, figures.rel_l2)
@@ -328,12 +332,13 @@ class _Contribution:
         exact = dict.fromkeys(self._low, "fp32")
         found = []
         for path in sorted(quantized | low):
-            above = self.error({**exact, path: self._options.low}) if path in low else 0.0
-            if low and path in low:
+            in_floats = self._options.low if self._low[path] == "int8" else self._low[path]
+            above = self.error({**exact, path: in_floats}) if path in low else 0.0
+            if path in low:
                 found.append(Step(path, "fp32", above**2))
             if path in quantized:
                 error = self.error({**exact, path: "int8"})
-                target = self._options.low if path in low else "fp32"
+                target = in_floats if path in low else "fp32"
                 found.append(Step(path, target, error**2 - above**2 if math.isfinite(above) else 0.0))
         return sorted(found, key=lambda step: -step.gain)
 

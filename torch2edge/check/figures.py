@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 
-from .._trt import carried
 from ..graph import Graph
-from .reference import ReferenceExecutor
+from .tf32 import tf32
 
-__all__ = ["Figures", "Measured", "measure"]
+__all__ = ["Compute", "Figures", "Measured", "measure"]
+
+Compute = Callable[[Sequence[torch.Tensor]], Mapping[str, torch.Tensor]]
 
 
 @dataclass
@@ -84,25 +85,23 @@ class Measured:
 
 
 def measure(
-    graph: Graph, executor: ReferenceExecutor, input_names: Sequence[str], output_names: Sequence[str],
-    tensor_names: Mapping[int, str], batches: Iterable[Sequence[torch.Tensor]], wanted: Collection[int],
+    graph: Graph, compute: Compute, output_names: Sequence[str], tensor_names: Mapping[int, str],
+    batches: Iterable[Sequence[torch.Tensor]], wanted: Collection[int],
 ) -> Measured:  # fmt: skip
     """Run the batches through a network, and through the traced ops in PyTorch.
 
     Args:
         graph: as traced.
-        executor: of the network.
-        input_names: the network's input per input of the graph, "" for none.
+        compute: of the network: from inputs of the graph to its outputs and the wanted values, by the tensors' names.
         output_names: the network's output per output of the graph.
         tensor_names: index of a value -> the network's tensor that holds it.
         wanted: indices of the values to hold against PyTorch's; each must be in ``tensor_names``.
     """
     measured = Measured({index: Figures() for index in wanted}, [Figures() for _ in output_names], [])
-    keep = {tensor_names[index] for index in wanted}
     for inputs in batches:
-        feed = {name: t.cpu().to(carried(t.dtype)) for name, t in zip(input_names, inputs) if name}
-        held = executor.run(feed, keep=keep)
-        replayed = graph.replay(inputs, _Look(measured.values, held, tensor_names))
+        held = compute(inputs)
+        with tf32(False):
+            replayed = graph.replay(inputs, _Look(measured.values, held, tensor_names))
         for figures, name, result in zip(measured.outputs, output_names, replayed):
             figures.add(held[name], result)
         measured.replayed = measured.replayed or replayed
