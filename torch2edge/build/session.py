@@ -15,6 +15,7 @@ from ..options import Options
 __all__ = ["BuildSession"]
 
 DEFAULT_COMPUTE_CAPABILITY = "8.6"
+_IN_INT8 = {"CONVOLUTION", "DECONVOLUTION"}
 _UNPINNED = {"CONSTANT", "CAST", "SHAPE"}  # a constant's precision is not ours to say; the others' types are what they do
 
 
@@ -141,6 +142,10 @@ class BuildSession:
         for layer in layers:
             given = nearest(self.options.precisions, layer.module)
             if given is None or layer.dtype != torch.float32 or layer.raw.type.name in _UNPINNED:
+                continue
+            if given == "int8":  # an order only where there are INT8 kernels for any shape
+                if layer.raw.type.name in _IN_INT8:
+                    layer.raw.precision = trt.DataType.INT8
                 continue
             kind = to_trt_dtype(self.options.float_of(layer.module))
             layer.raw.precision = kind
