@@ -118,7 +118,7 @@ def test_the_folded_batch_norms_are_told() -> None:
 
 
 class OtherScale(nn.Module):
-    """Divided by something that the batch norm does not undo."""
+    """Divided by something that the batch norm does not undo, per channel or not."""
 
     def __init__(self, divisor: torch.Tensor) -> None:
         super().__init__()
@@ -133,10 +133,10 @@ class OtherScale(nn.Module):
         return self.norm(torch.conv2d(x, weight) / self.divisor)  # type: ignore[no-any-return]
 
 
-@pytest.mark.parametrize("shape", [(1, 8, 1, 1), (1, 1, 1, 6), (8, 1, 1)], ids=str)
-def test_scales_that_do_not_cancel_stay(shape: tuple[int, ...]) -> None:
+@pytest.mark.parametrize(("shape", "folds"), [((1, 8, 1, 1), True), ((1, 1, 1, 6), False), ((8, 1, 1), False)])
+def test_divisions_that_do_not_cancel(shape: tuple[int, ...], folds: bool) -> None:
     model = OtherScale(torch.rand(shape) + 1).eval()
-    assert {"ELEMENTWISE", "SCALE"} & {x.type.name for x in layers_of(model)}
+    assert folds != bool({"ELEMENTWISE", "SCALE"} & {x.type.name for x in layers_of(model)})
     assert convert(model, [torch.randn(2, 3, 8, 8)]).report.check[0].passed
 
 
@@ -206,3 +206,53 @@ def test_the_symbolic_graph_road_of_torch_ao() -> None:
     model_trt = convert(model.eval().apply(tq.disable_observer), [x])
     assert model_trt.report.check[0].passed
     assert "1 batch norm is part of the convolution before" in str(model_trt.report)
+
+
+class Apart(nn.Module):
+    """A convolution of fake-quantized weights, and a batch norm that knows nothing of it."""
+
+    def __init__(self, per_channel: bool, negative: bool, lowest: int = -127, groups: int = 1) -> None:
+        super().__init__()
+        torch.manual_seed(3)
+        self.conv, self.norm = nn.Conv2d(4, 8, 3, groups=groups), nn.BatchNorm2d(8)
+        nn.init.uniform_(self.norm.running_var, 0.5, 2.0)
+        nn.init.normal_(self.norm.running_mean)
+        nn.init.uniform_(self.norm.weight, 0.5, 2.0)
+        nn.init.normal_(self.norm.bias)
+        if negative:
+            self.norm.weight.data[::2] *= -1
+        largest = self.conv.weight.detach().abs().amax((1, 2, 3)) if per_channel else self.conv.weight.detach().abs().max()
+        self.register_buffer("scale", largest.reshape(-1) / 127)
+        self.register_buffer("zero", torch.zeros(len(self.scale), dtype=torch.int32))
+        if lowest == -128:
+            self.conv.weight.data[0, 0, 0, 0] = -2 * largest.max()
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = torch.fake_quantize_per_tensor_affine(x, 0.03, 0, -128, 127)
+        if len(self.scale) > 1:
+            weight = torch.fake_quantize_per_channel_affine(self.conv.weight, self.scale, self.zero, 0, -128, 127)
+        else:
+            weight = torch.fake_quantize_per_tensor_affine(self.conv.weight, self.scale, self.zero, -128, 127)
+        return self.norm(self.conv._conv_forward(x, weight, self.conv.bias))  # type: ignore[no-any-return]
+
+
+@pytest.mark.parametrize("per_channel", [True, False])
+@pytest.mark.parametrize("negative", [True, False])
+@pytest.mark.parametrize("groups", [1, 2])
+def test_batch_norms_go_into_the_scales_of_the_weights(per_channel: bool, negative: bool, groups: int) -> None:
+    model = Apart(per_channel, negative, groups=groups).eval()
+    x = torch.randn(2, 4, 8, 8)
+    model_trt = convert(model, [x])
+    assert "1 batch norm is part of the convolution before" in str(model_trt.report)
+    with torch.no_grad():
+        torch.testing.assert_close(model_trt(x), model(x), rtol=0, atol=1e-5)
+
+
+def test_the_lowest_code_is_not_turned_around() -> None:
+    """-(-128) is no code: clamped to 127 it would be another weight."""
+    model = Apart(True, True, lowest=-128).eval()
+    model_trt = convert(model, [torch.randn(2, 4, 8, 8)])
+    assert "batch norm is part" not in str(model_trt.report)
+    assert model_trt.report.check[0].passed
+    model = Apart(True, False, lowest=-128).eval()
+    assert "1 batch norm is part" in str(convert(model, [torch.randn(2, 4, 8, 8)]).report)
