@@ -70,6 +70,7 @@ class Capabilities:
     name: str  # "tensorrt" or "tensorrt_rtx"
     version: str
     strongly_typed: bool  # tensor dtypes decide the precision; no FP16/INT8 builder flags
+    typed_networks: bool  # a network can be strongly typed
     int64: bool
     bf16: bool
     attention_v2: bool  # IAttention, in the strongly typed TensorRTs
@@ -107,6 +108,8 @@ def capabilities() -> Capabilities:
         name=module.__name__,
         version=module.__version__,
         strongly_typed=not hasattr(module.BuilderFlag, "FP16"),
+        typed_networks=not hasattr(module.BuilderFlag, "FP16")
+        or hasattr(module.NetworkDefinitionCreationFlag, "STRONGLY_TYPED"),
         int64=hasattr(module.DataType, "INT64"),
         bf16=hasattr(module.DataType, "BF16"),
         attention_v2=hasattr(module.INetworkDefinition, "add_attention_v2"),

@@ -1,0 +1,15 @@
+"""data -> scales: batches through the traced graph, observers on its tensors, and the largest magnitude of each."""
+
+from .cache import read_tensorrt_cache, weights_hash, write_tensorrt_cache
+from .run import calibrate
+from .settings import ALGORITHMS, Calibration, CalibrationWarning
+
+__all__ = [
+    "ALGORITHMS",
+    "Calibration",
+    "CalibrationWarning",
+    "calibrate",
+    "read_tensorrt_cache",
+    "weights_hash",
+    "write_tensorrt_cache",
+]
