@@ -117,6 +117,13 @@ def test_the_folded_batch_norms_are_told() -> None:
     assert "2 batch norms are part of the convolutions before" in str(report)
 
 
+@pytest.mark.parametrize("options", [{"int8": True}, {"fp16": True}, {"int8": True, "fp16": True}], ids=str)
+def test_batch_norms_become_biases_in_low_precision_too(options: dict[str, bool]) -> None:
+    report = convert(prepared(qconfig()), [torch.randn(2, 3, 8, 8)], **options).report  # type: ignore[arg-type]
+    assert "2 batch norms are part of the convolutions before" in str(report)
+    assert all(row.passed for row in report.check)
+
+
 class OtherScale(nn.Module):
     """Divided by something that the batch norm does not undo, per channel or not."""
 
