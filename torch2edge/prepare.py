@@ -16,6 +16,7 @@ from .graph import Graph
 from .inputs import device_of
 from .lower import Registry
 from .lower.fold import fold_batch_norms
+from .lower.fold_prepared import fold_prepared
 from .lower.precision import in_precision
 from .lower.quantize import every_float, has_quantizers, points_of, with_quantizers
 from .modules import check_reached
@@ -84,6 +85,8 @@ def prepare(graph: Graph, options: Options, converting: Registry, call: Call) ->
     if not options.strong:
         return Prepared(graph, ranges=_ranges(graph, call) if call.calibration else {})
     ops, folded = fold_batch_norms(graph, converting, options.device_of, options.float_of)
+    ops, prepared = fold_prepared(ops, graph.outputs, converting, options.device_of)  # before casts come between
+    folded = [*folded, *prepared]
     graph = replace(graph, ops=ops)
     if call.calibration:
         points = points_of(graph, lambda path: options.precision_of(path) == "int8")
