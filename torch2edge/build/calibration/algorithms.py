@@ -35,7 +35,8 @@ def amax_of(observer: Extremes, algorithm: str, share: float) -> float:
     largest = max(below, above)
     if largest == 0:
         return ALL_ZERO
-    if algorithm == "minmax" or not isinstance(observer, Histogram) or below == -above:
+    whole = algorithm == "minmax" or (algorithm == "percentile" and share == 100) or below == -above
+    if whole or not isinstance(observer, Histogram):
         return float(largest)
     counts, width = observer.linear(), observer.width
     if algorithm == "percentile":
