@@ -89,8 +89,8 @@ def measure(device: torch.device, batches: int, pairs: int) -> dict[str, Any]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--device", default="cpu")
-    parser.add_argument("--batches", type=int, default=16)
-    parser.add_argument("--pairs", type=int, default=5)
+    parser.add_argument("--batches", type=int, default=48)
+    parser.add_argument("--pairs", type=int, default=4)
     parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results")
     args = parser.parse_args()
     device = torch.device(args.device)

@@ -111,8 +111,8 @@ def entropy(counts: torch.Tensor, width: float) -> float:
     running = torch.cat((torch.zeros(1, dtype=torch.float64), counts.cumsum(0)))
     filled = torch.cat((torch.zeros(1, dtype=torch.float64), (counts > 0).double().cumsum(0)))
     candidates = torch.arange(LEVELS, used + 1)
-    # level l of candidate n holds the bins j with floor(j * 128 / n) == l
-    edges = (torch.arange(LEVELS + 1) * candidates[:, None] + LEVELS - 1) // LEVELS
+    # level l of candidate n holds the bins j with floor(j * 128 / n) == l; a shift by 7 divides by 128
+    edges = (torch.arange(LEVELS + 1) * candidates[:, None] + LEVELS - 1) >> 7
     sums, sizes = running[edges].diff(dim=1), filled[edges].diff(dim=1)
     total, kept = running[-1], running[candidates]
     last, outliers = counts[candidates - 1], total - kept
@@ -124,7 +124,8 @@ def entropy(counts: torch.Tensor, width: float) -> float:
     # level Q is one number, so that the sum over its bins is that of their P; the last one's has the elements beyond too.
     plogp = torch.cat((torch.zeros(1, dtype=torch.float64), torch.special.xlogy(counts, counts).cumsum(0)))[candidates]
     plogp += torch.special.xlogy(last + outliers, last + outliers) - torch.special.xlogy(last, last)
-    plogq = torch.special.xlogy(sums, share).sum(1) + torch.special.xlogy(outliers - alone, share[:, -1])
+    logq = share.clamp_(min=1e-300).log_()  # an empty level has nothing to weigh it with
+    plogq = (sums * logq).sum(1) + (outliers - alone) * logq[:, -1]
     divergence = (plogp - plogq) / total - math.log(total) + (kept + alone).log()
     divergence[kept == 0] = math.inf
     best = divergence <= divergence.min() + 1e-12

@@ -79,7 +79,7 @@ class Histogram(Extremes):
         self.counts += step * torch.bincount(self._places(counted, negative=below > 0), minlength=self.counts.numel())
 
     def _places(self, tensor: torch.Tensor, *, negative: bool) -> torch.Tensor:
-        """The bins of a flat tensor's elements, from the bits of float32: the exponent and the leading bits of the mantissa."""
+        """The bin of each element of a flat tensor, from its bits: the exponent and the leading bits of the mantissa."""
         bits = tensor.view(torch.int32)
         if negative:
             bits = bits & 0x7FFFFFFF
