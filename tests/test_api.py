@@ -77,7 +77,10 @@ def test_wrong_options(options: dict[str, Any], what: str) -> None:
 @pytest.mark.parametrize(
     ("options", "what"),
     [
-        ({"fp16": True}, r"fp16=True: TensorRT-RTX .* strongly typed.*model\.half\(\)"),
+        ({"strongly_typed": False}, r"strongly_typed=False: TensorRT-RTX .* is strongly typed, and knows no other way"),
+        ({"fp16": True, "bf16": True}, r"choose one for the model"),
+        ({"precisions": {"0": "fp8"}}, r"precisions\['0'\] is 'fp8'; it must be one of 'fp32', 'fp16'"),
+        ({"fp16": True, "fallback": "onnx"}, r"dtypes of the ONNX model"),
         ({"device_types": {"0": trt.DeviceType.DLA}}, r"DLA is asked for \(0\), but TensorRT-RTX .* no DLA"),
         ({"default_device_type": trt.DeviceType.DLA}, r"DLA is asked for \(default_device_type\)"),
         ({"compute_capabilities": ["9.9"]}, r"does not build for '9\.9', only for .*8\.6"),

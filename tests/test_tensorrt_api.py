@@ -28,7 +28,6 @@ class Allowed:
 SESSION, OPTIONS = "torch2edge/build/session.py", "torch2edge/options.py"
 NETWORK = "torch2edge/lower/network/"
 ALLOWED = [
-    Allowed(SESSION, "BuilderFlag.FP16", "not strongly_typed", "Options refuses fp16=True elsewhere"),
     Allowed(SESSION, "ComputeCapability", "compute_capabilities", "_compute_capabilities() is empty elsewhere"),
     Allowed(SESSION, "IBuilderConfig.num_compute_capabilities", "compute_capabilities", "the same"),
     Allowed(SESSION, "IBuilderConfig.set_compute_capability", "compute_capabilities", "the same"),

@@ -14,6 +14,7 @@ if (_root / "converters" / "__init__.py").exists() and not (_root / "torch2edge"
 from . import errors  # noqa: E402
 from ._trt import trt  # noqa: E402
 from .api import convert, load, plan  # noqa: E402
+from .build.calibration import Calibration, CalibrationWarning  # noqa: E402
 from .cut import Plan  # noqa: E402
 from .errors import *  # noqa: E402, F403
 from .lower.registry import converter  # noqa: E402
@@ -21,10 +22,11 @@ from .report import Report  # noqa: E402
 from .run.module import EdgeModule, ReferenceWarning  # noqa: E402
 from .run.partition import PartitionedModule, PartitionReport, PartitionWarning  # noqa: E402
 from .shapes import Input  # noqa: E402
+from .sparsity import sparsify_2to4  # noqa: E402
 
 __version__ = "0.1.0"
 
 __all__ = [
-    "EdgeModule", "Input", "PartitionReport", "PartitionWarning", "PartitionedModule", "Plan", "ReferenceWarning", "Report",
-    "convert", "converter", "load", "plan", "trt", *errors.__all__,
+    "Calibration", "CalibrationWarning", "EdgeModule", "Input", "PartitionReport", "PartitionWarning", "PartitionedModule",
+    "Plan", "ReferenceWarning", "Report", "convert", "converter", "load", "plan", "sparsify_2to4", "trt", *errors.__all__,
 ]  # fmt: skip

@@ -70,6 +70,7 @@ class Capabilities:
     name: str  # "tensorrt" or "tensorrt_rtx"
     version: str
     strongly_typed: bool  # tensor dtypes decide the precision; no FP16/INT8 builder flags
+    typed_networks: bool  # a network can be strongly typed
     int64: bool
     bf16: bool
     attention_v2: bool  # IAttention, in the strongly typed TensorRTs
@@ -83,6 +84,7 @@ class Capabilities:
     dla_api: bool
     dynamic_outputs: bool  # NonZero and NMS layers have an implementation
     calibrators: bool  # INT8 by calibration
+    quantize_output_type: bool  # quantize and dequantize layers are told their output's type
     onnx_opset: int  # the newest version of ONNX's operators to export for
     cubic_grid_sample: bool  # 8.6.0 on an H200 computes another bicubic than its documentation
     infinite_scalars: bool  # 8.6.0 computes with 1e38 for an infinite number that it fuses into elementwise layers
@@ -106,6 +108,8 @@ def capabilities() -> Capabilities:
         name=module.__name__,
         version=module.__version__,
         strongly_typed=not hasattr(module.BuilderFlag, "FP16"),
+        typed_networks=not hasattr(module.BuilderFlag, "FP16")
+        or hasattr(module.NetworkDefinitionCreationFlag, "STRONGLY_TYPED"),
         int64=hasattr(module.DataType, "INT64"),
         bf16=hasattr(module.DataType, "BF16"),
         attention_v2=hasattr(module.INetworkDefinition, "add_attention_v2"),
@@ -119,6 +123,7 @@ def capabilities() -> Capabilities:
         dla_api=not rtx,
         dynamic_outputs=not rtx,
         calibrators=hasattr(module, "IInt8EntropyCalibrator2"),
+        quantize_output_type=hasattr(module.IQuantizeLayer, "to_type"),
         onnx_opset=18 if hasattr(module.DataType, "INT64") else 17,  # 8.6 parses up to 17 (LayerNormalization)
         cubic_grid_sample=int(module.__version__.partition(".")[0]) >= 10 or rtx,
         infinite_scalars=int(module.__version__.partition(".")[0]) >= 10 or rtx,

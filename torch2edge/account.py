@@ -12,6 +12,7 @@ from torch import nn
 from . import _trt
 from ._trt import capabilities, trt
 from .graph import Graph
+from .lower.quantize import has_quantizers, is_quantizer
 from .options import Options
 from .report import DimRow, ModuleRow, Report
 
@@ -19,37 +20,49 @@ __all__ = ["metadata", "precision", "report_of"]
 
 
 def precision(graph: Graph, options: Options) -> str:
-    """The float precisions in a graph, e.g. ``fp16+fp32``."""
+    """The precisions in a graph, and those that a weakly typed TensorRT may choose besides, e.g. ``fp16+fp32``."""
     values = [*graph.inputs, *graph.outputs, *(v for op in graph.ops for v in op.outputs if v is not None)]
-    return _precision_of((v.dtype for v in values), options) or "fp32"
+    int8 = has_quantizers(graph) or (options.uses("int8") and not options.strong)
+    return _precision_of({v.dtype for v in values}, options, int8) or "fp32"
 
 
-def _precision_of(dtypes: Iterable[torch.dtype], options: Options) -> str:
+def _precision_of(dtypes: Iterable[torch.dtype], options: Options, int8: bool) -> str:
     short = {torch.float32: "fp32", torch.float16: "fp16", torch.bfloat16: "bf16"}
     found = {short[d] for d in dtypes if d in short}
-    return "+".join(sorted(found | {"fp16"} if found and options.fp16 else found))
+    if found and not options.strong:
+        found |= {name for name in ("fp16", "bf16") if options.uses(name)}
+    return "+".join(sorted(found | {"int8"} if found and int8 else found))
 
 
-def report_of(graph: Graph, lowered: Any, session: Any, precision: str, size: int) -> Report:
+def report_of(graph: Graph, computed: Graph, lowered: Any, session: Any, precision: str, size: int) -> Report:
     """The report of a build, before the check: a row per module, notes, dynamic sizes.
 
     Args:
+        computed: the graph whose dtypes the network has.
         lowered: a ``lower.Lowered``.
         session: the ``build.BuildSession``.
         size: of the engine, in bytes.
     """
     ops: dict[str, int] = {}
     dtypes: dict[str, set[torch.dtype]] = {}
+    now = {v.index: v.dtype for op in computed.ops for v in op.outputs if v is not None}
     for op in graph.ops:
         ops[op.module] = ops.get(op.module, 0) + 1
+        given = [v.index for v in op.outputs if v is not None]
+        dtypes.setdefault(op.module, set()).update(now[index] for index in given if index in now)
+    for op in computed.ops:  # of a convolution with a batch norm the result is the batch norm's
         dtypes.setdefault(op.module, set()).update(v.dtype for v in op.outputs if v is not None)
+    options = session.options
+    int8 = {op.module for op in computed.ops if is_quantizer(op.target)}
+    if not options.strong:
+        int8 |= {path for path in ops if options.precision_of(path) == "int8"}
     layers: dict[str, int] = {}
     for layer in lowered.network.layers:
         layers[layer.module] = layers.get(layer.module, 0) + 1
-    default = session.options.default_device_type or trt.DeviceType.GPU
+    default = options.default_device_type or trt.DeviceType.GPU
     rows = [
         ModuleRow(path, graph.modules.get(path, ""), count, layers.get(path, 0),
-                  (session.options.device_of(path) or default).name, _precision_of(dtypes[path], session.options) or "integer")
+                  (options.device_of(path) or default).name, _precision_of(dtypes[path], options, path in int8) or "integer")
         for path, count in ops.items()
     ]  # fmt: skip
     notes = [

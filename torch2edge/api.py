@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import os
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -13,37 +12,26 @@ import torch
 from torch import nn
 
 from . import _trt
-from ._trt import capabilities, trt
+from ._trt import trt
 from .account import metadata, report_of
 from .account import precision as precision_of
-from .build import BuildSession
-from .check.drift import first_drift, parsed_drift
 from .check.onnx_model import OnnxModel
-from .check.reference import ReferenceExecutor
-from .check.sizes import check_size_one, sizes_to_check
-from .check.tf32 import tf32 as tf32_switched
-from .check.verify import TOLERANCE, draw, verify_sizes
+from .check.verify import TOLERANCE
 from .errors import (
     ConfigError,
-    InputError,
-    ReferenceExecutionError,
-    Torch2EdgeError,
-    UnsupportedLayerError,
-    VerificationError,
 )
-from .graph import Graph
 from .inputs import device_of, fixed_inputs, positional, read_inputs
-from .lower import Lowered, OnnxFile, registry
+from .lower import OnnxFile, registry
+from .modules import by_path
 from .options import FALLBACKS, Options
 from .partition import MIN_OPS, part_converter, partition, plan
-from .report import Report
+from .prepare import Call, calibration_of
 from .roads import network, opened
 from .run import EdgeModule, PartitionedModule, read
 from .run.engine_file import FORMAT, check_built_for_here
 from .shapes import Dynamic
-from .structure import flatten, flatten_call, same, text, unflatten
-from .trace import torch_versions, trace, unchanged
-from .trace.compiled import eager_only
+from .trace import torch_versions, trace
+from .verification import by_reference, verify_module, verify_size_one
 
 __all__ = ["convert", "load", "plan"]
 
@@ -54,6 +42,11 @@ def convert(
     kwargs: Mapping[str, Any] | None = None,
     *,
     fp16: bool = False,
+    bf16: bool = False,
+    int8: bool = False,
+    calibration: Any = None,
+    precisions: Mapping[nn.Module | str, str] | None = None,
+    strongly_typed: bool | None = None,
     tf32: bool = False,
     dynamic: Mapping[int | str, Mapping[int, Any]] | None = None,
     dims: Mapping[str, Any] | None = None,
@@ -96,7 +89,18 @@ def convert(
         min_shapes: the smallest shapes, nested like ``inputs`` (or a list of them per input, one per profile).
         opt_shapes: the shapes to make fastest; by default those of the inputs.
         max_shapes: the largest shapes.
-        fp16: allow half precision (TensorRT 8.6 and 10; a strongly typed TensorRT refuses: convert ``model.half()``).
+        fp16: compute in half precision. Strongly typed (TensorRT 10, 11, RTX): every op does, but those that need float32
+            (``lower/float32_ops.py``) and what leaves half's range; weakly typed (8.6, DLA): TensorRT chooses per layer.
+            Inputs and outputs keep their dtypes.
+        bf16: the same in bfloat16, from TensorRT 10 on.
+        int8: quantize convolutions, linear layers and matrix products; what stays in floats is fp16, bf16 or float32 as asked
+            for beside it. Needs ``calibration``, or a model with fake quantization in it.
+        calibration: data for INT8: a DataLoader, a Dataset, batches, a folder of images, or a ``Calibration`` with more to
+            say.
+        precisions: submodule, its path, or a pattern of paths (``"backbone.*"``) -> "fp32", "fp16", "bf16" or "int8"; it
+            holds for what is inside too, the innermost wins. An op that needs float32 stays in float32.
+        strongly_typed: for TensorRT 10, which has both kinds of networks: False for the weak kind. By default strong, but
+            where a DLA is asked for.
         tf32: allow TF32 for float32 matrix products and convolutions (10 bits of mantissa).
         device_types: submodule or its path -> ``trt.DeviceType``; it holds for what is inside too, the innermost wins.
         default_device_type: DeviceType of all other layers.
@@ -134,12 +138,14 @@ def convert(
     if isinstance(compute_capabilities, str):
         compute_capabilities = (compute_capabilities,)
     _check_fallback(fallback, file, onnx_exporter)
-    placed = _paths_of(model, device_types, file)
+    placed = _device_types(model, device_types, file)
+    chosen = _precisions(model, precisions, file)
     options = Options(
-        fp16=fp16, tf32=tf32, optimization_level=optimization_level, workspace=workspace,
-        default_device_type=default_device_type, device_types=placed, dla_core=dla_core,
-        gpu_fallback=gpu_fallback, tactic_sources=tactic_sources, compute_capabilities=tuple(compute_capabilities),
-        fallback=fallback, onnx_exporter=onnx_exporter, onnx_opset=onnx_opset, tolerance=tolerance,
+        fp16=fp16, bf16=bf16, int8=int8, precisions=chosen, strongly_typed=strongly_typed, tf32=tf32,
+        optimization_level=optimization_level, workspace=workspace, default_device_type=default_device_type,
+        device_types=placed, dla_core=dla_core, gpu_fallback=gpu_fallback, tactic_sources=tactic_sources,
+        compute_capabilities=tuple(compute_capabilities), fallback=fallback, onnx_exporter=onnx_exporter,
+        onnx_opset=onnx_opset, tolerance=tolerance,
     )  # fmt: skip
     names = {"input_names": input_names, "output_names": output_names}
     shapes = {
@@ -147,17 +153,19 @@ def convert(
     }  # fmt: skip
     if fallback == "torch":
         settings = {
-            "fp16": fp16, "tf32": tf32, "default_device_type": default_device_type, "dla_core": dla_core,
-            "gpu_fallback": gpu_fallback, "converters": converters, "optimization_level": optimization_level,
-            "workspace": workspace, "tactic_sources": tactic_sources, "compute_capabilities": compute_capabilities,
-            "keep_network": keep_network, "verify": verify, "tolerance": tolerance, "progress": progress,
+            "fp16": fp16, "bf16": bf16, "strongly_typed": strongly_typed, "tf32": tf32,
+            "default_device_type": default_device_type, "dla_core": dla_core, "gpu_fallback": gpu_fallback,
+            "converters": converters, "optimization_level": optimization_level, "workspace": workspace,
+            "tactic_sources": tactic_sources, "compute_capabilities": compute_capabilities, "keep_network": keep_network,
+            "verify": verify, "tolerance": tolerance, "progress": progress,
         }  # fmt: skip
         args, kwargs = fixed_inputs(model, inputs, kwargs, **shapes)
         return partition(
-            model, args, kwargs, convert_one=part_converter(convert, placed, settings, names), converters=converters,
+            model, args, kwargs, convert_one=part_converter(convert, placed, chosen, settings, names), converters=converters,
             min_ops=min_ops, verify=verify, tolerance=tolerance,
         )  # fmt: skip
     clock = _Clock(progress)
+    data = calibration_of(calibration)
     args, kwargs, given_names, declared = read_inputs(positional(inputs), kwargs or {}, device_of(model), **shapes)
     _refuse_dynamic(options, declared, file)
     converting = registry().extended(converters)
@@ -170,31 +178,35 @@ def convert(
         traced.input_names = given_names
     if declared and traced is not None:
         with clock("sizes"):
-            _check_size_one(model, args, kwargs, traced, options, tolerance)
+            verify_size_one(model, args, kwargs, traced, options, tolerance)
+    call = Call(model, args, kwargs, data, line=progress)
     with clock("lower"):
-        road = network(model, file, traced, args, kwargs, options, converting, names)
+        road = network(call, file, traced, options, converting, names)
     graph, lowered, session = road.graph, road.lowered, road.session
     session.place(lowered.network.layers)
     session.add_profiles(lowered.input_names, graph.profiles())
-    precision = precision_of(graph, options)
+    session.follow_precisions(lowered.network.layers)
+    precision = precision_of(road.network_graph, options)
     note = ""
-    if "fp16" in precision and not fp16:
+    if "fp16" in precision and not options.uses("fp16"):
         note = session.follow_dtypes(lowered.network.layers, lowered.network.constants(torch.float32))
     with clock("build"):
         plan = session.build()
     limit = tolerance if tolerance is not None else max(TOLERANCE[p] for p in precision.split("+"))
-    report = report_of(graph, lowered, session, precision, len(plan))
+    report = report_of(graph, road.network_graph, lowered, session, precision, len(plan))
     report.tolerance, report.timings = limit, clock.seconds
     report.notes[:0] = road.notes
     report.notes += [note] if note else []
     if isinstance(model, OnnxModel):
         report.original = model.evaluator()
-    module = EdgeModule(plan, metadata(model, graph, lowered, session, report, FORMAT), fallback=_reference(session, lowered))
+    module = EdgeModule(
+        plan, metadata(model, graph, lowered, session, report, FORMAT), fallback=by_reference(session, lowered)
+    )
     if keep_network:
         module.network, module._kept = session.network, (session, lowered.network)
     if verify:
         with clock("check"):
-            _verify(model, args, kwargs, module, graph, lowered, session, report)
+            verify_module(model, args, kwargs, module, graph, lowered, session, report, call.seen)
     if not _trt.why_not_executable():
         module._fallback = None  # it holds the network and the weights
     module.metadata["report"] = report.to_dict()
@@ -251,133 +263,19 @@ def _check_fallback(fallback: str, file: OnnxFile | None, exporter: str) -> None
         )
 
 
-def _paths_of(
-    model: nn.Module, device_types: Mapping[nn.Module | str, Any] | None, file: OnnxFile | None = None
-) -> dict[str, Any]:  # fmt: skip
+def _device_types(model: nn.Module, given: Any, file: OnnxFile | None) -> dict[str, Any]:
     """``device_types`` by module path."""
-    paths = {id(m): path for path, m in model.named_modules()}
-    known = file.modules() if file else set(paths.values())
-    result: dict[str, Any] = {}
-    if device_types is not None and not isinstance(device_types, Mapping):
-        raise ConfigError(f"device_types is a {type(device_types).__name__}; write {{submodule: trt.DeviceType.DLA}}")
-    for key, device in (device_types or {}).items():
-        path = key if isinstance(key, str) else paths.get(id(key))
-        if path is None or path not in known:
-            shown = repr(key) if isinstance(key, str) else f"a {type(key).__name__}"
-            near = difflib.get_close_matches(key, known, 3) if isinstance(key, str) else []
-            tip = f"; near it: {', '.join(near)}" if near else ""
-            raise ConfigError(f"device_types: {shown} is no submodule of the model{tip}")
+    placed = by_path(
+        model, given, "device_types", "{submodule: trt.DeviceType.DLA}", known=file.modules() if file else None
+    )  # fmt: skip
+    for path, device in placed.items():
         if not isinstance(device, trt.DeviceType):
             raise ConfigError(f"device_types[{path!r}] is {device!r}; it must be trt.DeviceType.GPU or trt.DeviceType.DLA")
-        result[path] = device
-    return result
+    return placed
 
 
-def _reference(session: BuildSession, lowered: Lowered) -> Callable[[Sequence[torch.Tensor]], list[torch.Tensor]]:
-    """The network computed by the reference executor, torch dtypes in and out."""
-    executor: list[ReferenceExecutor] = []
-
-    def run(tensors: Sequence[torch.Tensor]) -> list[torch.Tensor]:
-        if not executor:
-            executor.append(ReferenceExecutor(session.network, trt))
-        feed = {n: t.cpu().to(_trt.carried(t.dtype)) for n, t in zip(lowered.input_names, tensors) if n}
-        given = executor[0].run(feed)
-        # copies: an identity layer's output is its input's memory, which is the user's
-        return [given[n].to(d, copy=True) for n, d in zip(lowered.output_names, lowered.output_dtypes)]
-
-    return run
-
-
-def _original(
-    model: nn.Module, args: list[Any], kwargs: dict[str, Any], graph: Graph, report: Report | None = None
-) -> tuple[Callable[[list[torch.Tensor]], list[torch.Tensor]], list[torch.Tensor]]:
-    """The model from tensors to tensors, and the tensors of the example."""
-    examples, structure = flatten_call(args, kwargs)
-
-    def run(tensors: list[torch.Tensor]) -> list[torch.Tensor]:
-        call = unflatten(structure, tensors)
-        with unchanged(model), eager_only(), torch.no_grad(), tf32_switched(False):
-            result, given = flatten(model(*call["args"], **call["kwargs"]))
-        if not same(given, graph.output_structure):
-            raise VerificationError(
-                f"the model returned {text(graph.output_structure)} when it was traced, but {text(given)} for fresh inputs: "
-                "what it returns hangs on the inputs' values or sizes, and an engine cannot follow that",
-                report,
-            )
-        return result
-
-    return run, examples
-
-
-def _told(original: Callable[[list[torch.Tensor]], list[torch.Tensor]]) -> Callable[[list[torch.Tensor]], list[torch.Tensor]]:
-    """``original``; an error of the model itself says whose it is."""
-
-    def run(tensors: list[torch.Tensor]) -> list[torch.Tensor]:
-        try:
-            return original(tensors)
-        except Torch2EdgeError:
-            raise
-        except Exception as error:
-            reason = (str(error).splitlines() or ["no message"])[0]
-            raise InputError(
-                f"the model does not run on inputs like the example's, without torch2edge either: {type(error).__name__}: "
-                f"{reason}. The check draws floats from normal distributions, and integers between the example's smallest and "
-                "largest: give an example that the model takes, Input(..., low=, high=) for one, or leave the check out "
-                "(verify=False)"
-            ) from error
-
-    return run
-
-
-def _check_size_one(
-    model: nn.Module, args: list[Any], kwargs: dict[str, Any], graph: Graph, options: Options, tolerance: float | None
-) -> None:
-    original, examples = _original(model, args, kwargs, graph)
-    precisions = precision_of(graph, options).split("+")
-    check_size_one(graph, original, examples, tolerance or max(TOLERANCE[p] for p in precisions))
-
-
-def _verify(
-    model: nn.Module, args: list[Any], kwargs: dict[str, Any], module: EdgeModule, graph: Graph, lowered: Lowered,
-    session: BuildSession, report: Report,
-) -> None:  # fmt: skip
-    unguarded, examples = _original(model, args, kwargs, graph, report)
-    original = _told(unguarded)
-    here = not _trt.why_not_executable()
-    run = module._run if here else _reference(session, lowered)
-    report.checked_by = f"{capabilities().title} on {_trt.gpu_name()}" if here else "the reference executor"
-    sizes = sizes_to_check(graph, examples)
-    report.check, trial = verify_sizes(run, original, examples, graph.output_names, report.tolerance, sizes)
-    report.notes += [
-        f"note: {row.output} is 0 everywhere in the check, which says little: are weights missing?"
-        for row, value in zip(report.check, graph.outputs) if row.ref_max == 0 and row.finite and value.dtype.is_floating_point
-    ]  # fmt: skip
-    report.notes += [
-        f"note: the input {name} is one integer everywhere, and the check draws from the example's range: only that was tried"
-        for name, t in zip(graph.input_names, examples)
-        if not t.is_floating_point() and t.dtype != torch.bool and t.numel() > 1 and bool((t == t.flatten()[0]).all())
-    ]
-    report.notes += [
-        f"note: {row.output} was never a finite number in the check; only the places of NaN and infinities were compared"
-        for row, value in zip(report.check, graph.outputs) if row.finite == 0 and 0 not in value.shape
-    ]  # fmt: skip
-    bad = [row for row in report.check if not row.passed]
-    if not bad:
-        return
-    inputs = draw(examples, trial)
-    try:
-        executor = ReferenceExecutor(session.network, trt)
-        if lowered.tensor_names:
-            where = first_drift(
-                graph, executor, lowered.input_names, lowered.tensor_names, inputs, original(inputs), report.tolerance
-            )  # fmt: skip
-        else:
-            feed = dict(zip(lowered.input_names, inputs))
-            where = parsed_drift(executor, feed, lowered.output_names, original(inputs), report.tolerance)
-    except (UnsupportedLayerError, ReferenceExecutionError) as error:
-        where = f"which module drifts first cannot be told, for the reference executor failed: {error}"
-    raise VerificationError(
-        f"{len(bad)} of {len(report.check)} outputs are not the model's: {where}.\n{report.check_text()}\n"
-        "A model whose outputs hang on tiny differences may need tolerance=; verify=False takes the engine as it is.",
-        report,
-    )
+def _precisions(model: nn.Module, given: Any, file: OnnxFile | None) -> dict[str, Any]:
+    """``precisions`` by module path."""
+    return by_path(
+        model, given, "precisions", "{submodule: 'fp32'}", known=file.modules() if file else None, patterns=True
+    )  # fmt: skip

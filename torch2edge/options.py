@@ -6,10 +6,15 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+import torch
+
 from ._trt import capabilities, trt
 from .errors import ConfigError
+from .modules import nearest
 
-__all__ = ["FALLBACKS", "ONNX_EXPORTERS", "Options"]
+__all__ = ["FALLBACKS", "ONNX_EXPORTERS", "PRECISIONS", "Options"]
+
+PRECISIONS = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16, "int8": torch.int8}
 
 FALLBACKS = ("error", "onnx", "torch")
 ONNX_EXPORTERS = ("torchscript", "dynamo")
@@ -24,6 +29,10 @@ class Options:
     """
 
     fp16: bool = False
+    bf16: bool = False
+    int8: bool = False
+    precisions: Mapping[str, str] = field(default_factory=dict)
+    strongly_typed: bool | None = None
     tf32: bool = False
     optimization_level: int | None = None
     workspace: int | None = None
@@ -40,11 +49,6 @@ class Options:
 
     def __post_init__(self) -> None:
         caps = capabilities()
-        if self.fp16 and caps.strongly_typed:
-            raise ConfigError(
-                f"fp16=True: {caps.title} is strongly typed (it has no FP16 mode; the dtypes of the model decide). Convert "
-                "model.half() with half inputs."
-            )
         if self.optimization_level not in (None, 0, 1, 2, 3, 4, 5) or isinstance(self.optimization_level, bool):
             raise ConfigError(f"optimization_level must be 0 to 5, but is {self.optimization_level!r}")
         if self.workspace is not None and not (isinstance(self.workspace, int) and self.workspace > 0):
@@ -65,6 +69,54 @@ class Options:
                 )
         self._check_fallback()
         self._check_dla()
+        self._check_precision()
+
+    # ---- precision --------------------------------------------------------------------------------------------------
+
+    @property
+    def strong(self) -> bool:
+        """Whether the network is strongly typed: what this TensorRT knows only, or what was asked for, or the default."""
+        caps = capabilities()
+        if caps.strongly_typed or not caps.typed_networks:
+            return caps.strongly_typed
+        return not self.wants_dla() if self.strongly_typed is None else self.strongly_typed
+
+    def precision_of(self, path: str) -> str:
+        """fp32, fp16, bf16 or int8: that of the submodule ``path``, or of the nearest module around it, or of the model."""
+        given = nearest(self.precisions, path)
+        return given or ("int8" if self.int8 else self.low)
+
+    @property
+    def low(self) -> str:
+        """The float precision of the model, and of the ops of INT8 modules that are not quantized."""
+        return "fp16" if self.fp16 else "bf16" if self.bf16 else "fp32"
+
+    def float_of(self, path: str) -> torch.dtype:
+        """The dtype of the float ops of a submodule."""
+        name = self.precision_of(path)
+        return PRECISIONS[self.low if name == "int8" else name]
+
+    def uses(self, name: str) -> bool:
+        """Whether a precision is asked for anywhere."""
+        return name in (self.low, *self.precisions.values()) or (name == "int8" and self.int8)
+
+    def _check_precision(self) -> None:
+        caps = capabilities()
+        if self.fp16 and self.bf16:
+            raise ConfigError("fp16=True and bf16=True: choose one for the model; precisions={module: 'bf16'} mixes them")
+        for path, name in self.precisions.items():
+            if name not in PRECISIONS:
+                raise ConfigError(f"precisions[{path!r}] is {name!r}; it must be one of {', '.join(map(repr, PRECISIONS))}")
+        if self.uses("bf16") and not caps.bf16:
+            raise ConfigError(f"bf16: {caps.title} has no bfloat16; use fp16")
+        if self.strongly_typed is not None and self.strongly_typed != self.strong:
+            typed = "strongly" if caps.strongly_typed else "weakly"
+            raise ConfigError(f"strongly_typed={self.strongly_typed}: {caps.title} is {typed} typed, and knows no other way")
+        if self.strong and self.fallback == "onnx" and any(map(self.uses, ("fp16", "bf16", "int8"))):
+            raise ConfigError(
+                "fallback='onnx': the layers of a strongly typed network that TensorRT's parser made have the dtypes of the "
+                "ONNX model, which fp16, bf16, int8 and precisions do not change. Convert model.half() with half inputs"
+            )
 
     def _check_fallback(self) -> None:
         for name, known in (("fallback", FALLBACKS), ("onnx_exporter", ONNX_EXPORTERS)):
@@ -88,9 +140,4 @@ class Options:
 
     def device_of(self, path: str) -> Any:
         """DeviceType of the submodule ``path``: its own entry, else that of the nearest module around it, else None."""
-        while True:
-            if path in self.device_types:
-                return self.device_types[path]
-            if not path:
-                return None
-            path = path.rpartition(".")[0]
+        return nearest(self.device_types, path)

@@ -20,6 +20,7 @@ from .graph import Graph
 from .inputs import fixed_inputs
 from .lower import Registry, registry
 from .lower.check import check
+from .modules import inside
 from .report import CheckRow
 from .roads import opened
 from .run import EdgeModule
@@ -114,27 +115,28 @@ def partition(
 
 
 def part_converter(
-    convert: Callable[..., Any], device_types: Mapping[str, Any], settings: Mapping[str, Any], whole: Mapping[str, Any]
-) -> ConvertOne:
+    convert: Callable[..., Any], device_types: Mapping[str, Any], precisions: Mapping[str, str], settings: Mapping[str, Any],
+    whole: Mapping[str, Any],
+) -> ConvertOne:  # fmt: skip
     """``convert`` for a submodule, with the options of the call around it.
 
     Args:
         device_types: path in the whole model -> DeviceType; what lies around a submodule holds for it.
+        precisions: the same for precisions.
         settings: options of ``convert`` for every part.
         whole: those that only make sense for the whole model (names of inputs and outputs).
     """
 
     def convert_one(path: str, module: nn.Module, args: Sequence[Any], kwargs: Mapping[str, Any]) -> EdgeModule:
         if not path:
-            return convert(module, args, kwargs, device_types=device_types, **settings, **whole)  # type: ignore[no-any-return]
-        devices = {key.removeprefix(f"{path}."): device for key, device in device_types.items() if key.startswith(f"{path}.")}
-        around = [key for key in device_types if key == path or not key or path.startswith(f"{key}.")]
-        if around:
-            devices[""] = device_types[max(around, key=len)]
+            placed = {"device_types": device_types, "precisions": precisions}
+            return convert(module, args, kwargs, **placed, **settings, **whole)  # type: ignore[no-any-return]
+        devices = inside(device_types, path)
         options = dict(settings)
         if not any(device.name == "DLA" for device in (*devices.values(), options["default_device_type"]) if device):
             options["dla_core"] = None
-        return convert(module, args, kwargs, device_types=devices, **options)  # type: ignore[no-any-return]
+        placed = {"device_types": devices, "precisions": inside(precisions, path)}
+        return convert(module, args, kwargs, **placed, **options)  # type: ignore[no-any-return]
 
     return convert_one
 

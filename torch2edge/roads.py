@@ -15,7 +15,10 @@ from .check.onnx_model import OnnxModel
 from .errors import ConversionError, InputError, TraceError, UnsupportedOpError
 from .graph import Graph
 from .lower import Lowered, OnnxFile, Registry, lower, lower_by_onnx
+from .lower.check import check
+from .lower.quantize import has_quantizers
 from .options import Options
+from .prepare import Call, prepare
 from .run import EdgeModule
 from .structure import flatten_call
 from .trace import names_of, unchanged
@@ -28,10 +31,16 @@ __all__ = ["Road", "network", "opened"]
 class Road:
     """A filled network, and how it came about."""
 
-    graph: Graph
+    graph: Graph  # as traced
     lowered: Lowered
     session: BuildSession
     notes: list[str] = field(default_factory=list)
+    computed: Graph | None = None  # what the network computes, where precisions made another graph of it
+
+    @property
+    def network_graph(self) -> Graph:
+        """The graph whose dtypes the network has."""
+        return self.computed or self.graph
 
 
 def opened(model: Any) -> tuple[Any, OnnxFile | None]:
@@ -79,26 +88,35 @@ def _module_of(program: torch.export.ExportedProgram) -> nn.Module:
 
 
 def network(
-    model: nn.Module, file: OnnxFile | None, graph: Graph | None, args: list[Any], kwargs: Mapping[str, Any], options: Options,
-    converting: Registry, names: Mapping[str, Sequence[str] | None],
+    call: Call, file: OnnxFile | None, graph: Graph | None, options: Options, converting: Registry,
+    names: Mapping[str, Sequence[str] | None],
 ) -> Road:  # fmt: skip
     """Fill a network.
 
     Args:
+        call: the model, and the example.
         graph: the traced model; None where it is a file.
         names: ``input_names`` and ``output_names`` of ``lower``.
 
     Raises:
         UnsupportedOpError, ConversionError: no road leads there; with all reasons.
     """
-    session = BuildSession(options)
+    session, model = BuildSession(options), call.model
+    args, kwargs = list(call.args), call.kwargs
     if file is not None:
         made, lowered, note = file.lower(args, kwargs, session.network, device_of=options.device_of, **names)
         return Road(made, lowered, session, [note])
     assert graph is not None
     try:
-        lowered = lower(graph, session.network, converting, names=names_of(model), device_of=options.device_of, **names)
-        return Road(graph, lowered, session)
+        check(graph.ops, converting)
+        prepared = prepare(graph, options, converting, call)
+        lowered = lower(
+            prepared.graph, session.network, converting, names=names_of(model) | prepared.names, device_of=options.device_of,
+            **names,
+        )  # fmt: skip
+        lowered.folded = [*prepared.folded, *lowered.folded]
+        session.quantize(lowered.network, lowered.tensor_names, prepared.ranges, has_quantizers(prepared.graph))
+        return Road(graph, lowered, session, prepared.notes, prepared.graph)
     except (UnsupportedOpError, ConversionError) as refused:
         if options.fallback != "onnx":
             raise

@@ -12,7 +12,7 @@ from support.rows import Function
 from torch import nn
 
 from torch2edge import ConfigError, InputError, TrainingModeError, UnsupportedOpError
-from torch2edge._trt import capabilities, trt
+from torch2edge._trt import trt
 from torch2edge.integrations.torch2trt import Flattener, ListDataset, TRTModule, torch2trt
 
 pytestmark = pytest.mark.filterwarnings("ignore::torch2edge.ReferenceWarning")
@@ -169,9 +169,9 @@ def test_fp16_mode():
     x = torch.randn(1, 3)
     half = nn.Linear(3, 2).half().eval()
     assert torch2trt(half, [x.half()], fp16_mode=True)(x.half()).dtype == torch.float16
-    if capabilities().strongly_typed:
-        with pytest.raises(ConfigError, match=r"fp16_mode=True.*strongly typed.*torch\.float32.*module\.half\(\)"):
-            torch2trt(nn.Linear(3, 2).eval(), [x], fp16_mode=True)
+    module = torch2trt(nn.Linear(3, 2).eval(), [x], fp16_mode=True)
+    assert module(x).dtype == torch.float32
+    assert module.report.precision == "fp16+fp32"
 
 
 def test_other_options_are_passed_on():

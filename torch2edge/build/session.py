@@ -7,8 +7,9 @@ from typing import Any
 
 import torch
 
-from .._trt import capabilities, clear_errors, last_errors, logger, trt
+from .._trt import capabilities, clear_errors, last_errors, logger, to_trt_dtype, trt
 from ..errors import BuildError
+from ..modules import nearest
 from ..options import Options
 
 __all__ = ["BuildSession"]
@@ -21,7 +22,8 @@ class BuildSession:
     """Holds TensorRT's builder, network and config; they must outlive whatever reads the network.
 
     Attributes:
-        network: an empty INetworkDefinition, strongly typed where this TensorRT knows no other.
+        strong: whether the network is strongly typed.
+        network: an empty INetworkDefinition.
         compute_capabilities: the GPUs to build for, where they can be named.
     """
 
@@ -30,15 +32,23 @@ class BuildSession:
         self.builder = trt.Builder(logger())
         if self.builder is None:
             raise BuildError(_explain("TensorRT gave no builder"))
-        self.network = self.builder.create_network(self._network_flags())
+        self.strong = options.strong
+        self.network = self.builder.create_network(self._network_flags(options))
         self.config = self.builder.create_builder_config()
         self.compute_capabilities = self._compute_capabilities()
         self._configure()
 
     @staticmethod
-    def _network_flags() -> int:
+    def _network_flags(options: Options) -> int:
+        flags = 0
         explicit_batch = getattr(trt.NetworkDefinitionCreationFlag, "EXPLICIT_BATCH", None)  # gone in TensorRT 11
-        return 0 if explicit_batch is None else 1 << int(explicit_batch)
+        if explicit_batch is not None:
+            flags |= 1 << int(explicit_batch)
+        if capabilities().typed_networks:
+            both = not capabilities().strongly_typed  # TensorRT 10; from 11 on there is no choice
+            if both and options.strong:
+                flags |= 1 << int(trt.NetworkDefinitionCreationFlag.STRONGLY_TYPED)
+        return flags
 
     def _compute_capabilities(self) -> tuple[str, ...]:
         if not capabilities().compute_capabilities:
@@ -52,8 +62,7 @@ class BuildSession:
     def _configure(self) -> None:
         options, config = self.options, self.config
         self._flag("TF32", options.tf32)
-        if options.fp16:
-            self._flag("FP16", True)
+        self._allow_precisions()
         if options.optimization_level is not None:
             config.builder_optimization_level = options.optimization_level
         if options.workspace is not None:
@@ -68,6 +77,19 @@ class BuildSession:
             config.DLA_core = options.dla_core
         if options.gpu_fallback and (options.device_types or options.default_device_type is not None):
             self._flag("GPU_FALLBACK", True)
+
+    def _allow_precisions(self) -> None:
+        """A weakly typed TensorRT may take kernels of these precisions."""
+        if capabilities().strongly_typed:
+            return
+        if self.strong:
+            return
+        if self.options.uses("fp16"):
+            self._flag("FP16", True)
+        if self.options.uses("int8"):
+            self._flag("INT8", True)
+        if capabilities().bf16 and self.options.uses("bf16"):
+            self._flag("BF16", True)
 
     def _flag(self, name: str, on: bool) -> None:
         flag = getattr(trt.BuilderFlag, name)
@@ -94,6 +116,8 @@ class BuildSession:
         """
         if capabilities().strongly_typed:
             return ""
+        if self.strong:
+            return ""
         if any(beyond_half(c) for c in constants):
             return (
                 f"note: all layers are computed in float32: a float32 constant of the model does not fit half, and "
@@ -106,6 +130,44 @@ class BuildSession:
                 layer.raw.precision = trt.DataType.FLOAT
                 layer.raw.set_output_type(0, trt.DataType.FLOAT)
         return ""
+
+    def follow_precisions(self, layers: Iterable[Any]) -> None:
+        """Make a weakly typed TensorRT compute the modules that were given a precision in it; a build that cannot fails."""
+        if capabilities().strongly_typed:
+            return
+        if self.strong or not self.options.precisions:
+            return
+        self._flag("OBEY_PRECISION_CONSTRAINTS", True)
+        for layer in layers:
+            given = nearest(self.options.precisions, layer.module)
+            if given is None or layer.dtype != torch.float32 or layer.raw.type.name in _UNPINNED:
+                continue
+            kind = to_trt_dtype(self.options.float_of(layer.module))
+            layer.raw.precision = kind
+            layer.raw.set_output_type(0, kind)
+
+    def quantize(self, network: Any, tensor_names: Mapping[int, str], ranges: Mapping[int, float], explicit: bool) -> None:
+        """Allow INT8 in a weakly typed network.
+
+        Args:
+            network: what ``lower`` filled; its ``layers`` are those of the network.
+            tensor_names: index of a value of the graph -> the network's tensor that holds it.
+            ranges: index of a value -> the largest magnitude that INT8 is to hold.
+            explicit: the network has quantize layers.
+        """
+        if capabilities().strongly_typed:
+            return
+        if self.strong or not (ranges or explicit):
+            return
+        self._flag("INT8", True)
+        tensors = {self.network.get_input(i).name: self.network.get_input(i) for i in range(self.network.num_inputs)}
+        for layer in network.layers:
+            for i in range(layer.raw.num_outputs):
+                tensors[layer.raw.get_output(i).name] = layer.raw.get_output(i)
+        for index, largest in ranges.items():
+            tensor = tensors.get(tensor_names.get(index, ""))
+            if tensor is not None and tensor.dtype == trt.DataType.FLOAT:
+                tensor.dynamic_range = (-largest, largest)
 
     def add_profiles(self, input_names: Sequence[str], profiles: Sequence[Sequence[Sequence[Sequence[int]]]]) -> None:
         """Optimization profiles: each is the (smallest, most usual, largest) shape of every input.

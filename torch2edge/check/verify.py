@@ -10,11 +10,11 @@ import torch
 
 from ..report import CheckRow
 
-__all__ = ["TOLERANCE", "TRIALS", "Trial", "compare", "draw", "verify", "verify_sizes"]
+__all__ = ["TOLERANCE", "TRIALS", "Trial", "compare", "draw", "verify", "verify_batches", "verify_sizes"]
 
 # Largest relative L2 error of an output. fp32: summation order alone gives 1e-6 to 1e-5 over a deep network. Half and
-# bfloat16 have 11 and 8 bits of mantissa; errors add up over the layers.
-TOLERANCE = {"fp32": 1e-4, "fp16": 2e-2, "bf16": 1e-1}
+# bfloat16 have 11 and 8 bits of mantissa; errors add up over the layers. INT8 has 8 bits for a whole tensor.
+TOLERANCE = {"fp32": 1e-4, "fp16": 2e-2, "bf16": 1e-1, "int8": 2e-1}
 FLOOR = 0.1  # errors are held against no less than this share of the output's norm in its largest trial
 PEAK = 10  # a single element may be off by this many times the tolerance, relative to the largest one
 
@@ -132,6 +132,27 @@ def verify(
             failed = trial
         worst = rows if not worst else [max(w, r, key=lambda c: (not c.passed, c.rel_l2)) for w, r in zip(worst, rows)]
     return [replace(row, finite=total) for row, total in zip(worst, finite)], failed or trials[0]
+
+
+def verify_batches(
+    run: Callable[[list[torch.Tensor]], list[torch.Tensor]], reference: Callable[[list[torch.Tensor]], list[torch.Tensor]],
+    batches: Sequence[list[torch.Tensor]], names: Sequence[str], tolerance: float,
+) -> tuple[list[CheckRow], list[torch.Tensor]]:  # fmt: skip
+    """``verify`` on given inputs: INT8 clips what is beyond the ranges that it was calibrated for.
+
+    Returns:
+        The worst row of each output, and the first inputs for which one failed, else the first of all.
+    """
+    both = [(run(inputs), reference([t.clone() for t in inputs])) for inputs in batches]
+    floors = [_floor([expected[i] for _, expected in both]) for i in range(len(names))]
+    rows = [
+        [compare(g, e, n, f"calibration batch {number}", tolerance, f) for g, e, n, f in zip(given, expected, names, floors)]
+        for number, (given, expected) in enumerate(both)
+    ]  # fmt: skip
+    worst = [max(column, key=lambda c: (not c.passed, c.rel_l2)) for column in zip(*rows)]
+    failed = next((i for i, row in enumerate(rows) if not all(r.passed for r in row)), 0)
+    total = [sum(r.finite for r in column) for column in zip(*rows)]
+    return [replace(row, finite=count) for row, count in zip(worst, total)], list(batches[failed])
 
 
 def verify_sizes(

@@ -18,10 +18,11 @@ from .. import _trt
 from .._trt import capabilities
 from ..api import convert
 from ..bench import time_cuda
+from ..build.calibration import ALGORITHMS, Calibration
 from ..check.tf32 import tf32 as tf32_switched
 from ..errors import ConfigError, InputError, VerificationError
 from ..lower import OnnxFile
-from ..options import FALLBACKS, ONNX_EXPORTERS
+from ..options import FALLBACKS, ONNX_EXPORTERS, PRECISIONS
 from ..run import EdgeModule, PartitionedModule
 from .model import load_model, load_weights
 from .shape import example_inputs, shape
@@ -57,8 +58,16 @@ def add_convert(commands: Any, common: argparse.ArgumentParser) -> None:
     command.set_defaults(run=_run)
     add_model(command)
     how = command.add_argument_group("the engine")
-    how.add_argument("--fp16", action="store_true",
-                     help="let TensorRT choose half precision layer by layer (8.6 and 10 only)")  # fmt: skip
+    low = how.add_mutually_exclusive_group()
+    low.add_argument("--fp16", action="store_true", help="compute in half precision where the op allows it")
+    low.add_argument("--bf16", action="store_true", help="the same in bfloat16 (from TensorRT 10 on)")
+    how.add_argument("--int8", action="store_true", help="quantize; needs --calibration, or a model that quantizes itself")
+    how.add_argument("--calibration", metavar="FOLDER", help="a folder of images for a model with one input, RGB / 255")
+    how.add_argument("--calibration-cache", metavar="FILE", help="JSON file with the ranges: read if it exists, else written")
+    how.add_argument("--algorithm", choices=ALGORITHMS, default="entropy", help="of the calibration (default entropy)")
+    how.add_argument("--precision", action="append", default=[], metavar="MODULE=PRECISION", type=_precision,
+                     help="of a submodule, or of all that match a pattern such as 'backbone.*': "
+                          f"{', '.join(PRECISIONS)}; repeatable")  # fmt: skip
     how.add_argument("--tf32", action="store_true", help="allow TF32 in float32 products")
     how.add_argument("--optimization-level", type=int, choices=range(6), help="0: fast build, 5: fast engine")
     how.add_argument("--workspace", type=int, metavar="MIB", help="most memory for the builder's tactics")
@@ -105,6 +114,20 @@ def add_model(command: argparse.ArgumentParser) -> None:
     )
 
 
+def _precision(text: str) -> tuple[str, str]:
+    """``backbone.*=fp16``"""
+    path, equals, name = text.rpartition("=")
+    if not equals or name not in PRECISIONS:
+        raise argparse.ArgumentTypeError(f"{text!r}: write MODULE=PRECISION, with {', '.join(PRECISIONS)}")
+    return path, name
+
+
+def _calibration(arguments: argparse.Namespace) -> Calibration | None:
+    if arguments.calibration is None:
+        return None
+    return Calibration(arguments.calibration, algorithm=arguments.algorithm, cache=arguments.calibration_cache)
+
+
 def _run(arguments: argparse.Namespace) -> int:
     is_file = arguments.model.endswith(".onnx")
     shapes, dtypes = _in_file(arguments) if is_file else declared(arguments)
@@ -120,9 +143,10 @@ def _run(arguments: argparse.Namespace) -> int:
         inputs: list[Any] = [drawn] if arguments.list else list(drawn)
         try:
             module = convert(
-                model, inputs, dynamic=axes, dims=dims, fp16=arguments.fp16, tf32=arguments.tf32, device_types=device_types,
-                default_device_type=default, dla_core=arguments.dla_core, gpu_fallback=not arguments.no_gpu_fallback,
-                optimization_level=arguments.optimization_level,
+                model, inputs, dynamic=axes, dims=dims, fp16=arguments.fp16, bf16=arguments.bf16, int8=arguments.int8,
+                calibration=_calibration(arguments), precisions=dict(arguments.precision), tf32=arguments.tf32,
+                device_types=device_types, default_device_type=default, dla_core=arguments.dla_core,
+                gpu_fallback=not arguments.no_gpu_fallback, optimization_level=arguments.optimization_level,
                 workspace=None if arguments.workspace is None else arguments.workspace * 2**20,
                 tactic_sources=arguments.tactic_sources, compute_capabilities=arguments.compute_capability,
                 fallback=arguments.fallback, onnx_exporter=arguments.onnx_exporter, onnx_opset=arguments.onnx_opset,

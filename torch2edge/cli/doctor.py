@@ -87,9 +87,11 @@ def _possible(caps: Capabilities | None) -> list[tuple[str, str]]:
         ]
     why_not = _trt.why_not_executable()
     needs_gpu = not caps.compute_capabilities and not torch.cuda.is_available()
-    typed = "the model's dtypes decide (strongly typed); for half precision convert model.half()"
-    if not caps.strongly_typed:
-        typed = "the model's dtypes, or fp16=True (weakly typed: TensorRT then chooses layer by layer)"
+    names = "fp32, fp16, bf16" if caps.bf16 else "fp32, fp16"
+    typed = f"{names}, per module too (" + (
+        "strongly typed: each op has the one it is given)" if caps.strongly_typed else
+        "strongly typed by default)" if caps.typed_networks else "weakly typed: TensorRT may choose more than it is given)"
+    )  # fmt: skip
     there = "this TensorRT has it, torch2edge does not use it yet" if caps.calibrators else "not in this TensorRT"
     dla = "no: this TensorRT has no DLA support"
     if caps.dla_api:

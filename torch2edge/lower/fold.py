@@ -23,15 +23,18 @@ CONVOLUTIONS = {aten.convolution.default, aten.conv1d.padding, aten.conv2d.paddi
 BATCH_NORMS = {aten.batch_norm.default, aten._native_batch_norm_legit_no_training.default}
 # The largest weight of a channel that may be folded into half weights: below it they would lose digits as subnormals.
 LEAST_HALF = 2.0**-10
+MOST_HALF = torch.finfo(torch.float16).max
 
 
 def fold_batch_norms(
-    graph: Graph, registry: Registry, device_of: Callable[[str], Any] = lambda path: None
+    graph: Graph, registry: Registry, device_of: Callable[[str], Any] = lambda path: None,
+    float_of: Callable[[str], torch.dtype] = lambda path: torch.float32,
 ) -> tuple[list[Op], list[str]]:  # fmt: skip
     """The ops of ``graph`` with what folds folded, and the paths of the modules whose batch norms are gone.
 
     A batch norm folds where nothing else uses the convolution's result, both are on one device, in one dtype and converted
-    by torch2edge's own converters, and the new weights keep their digits. The graph stays as it is.
+    by torch2edge's own converters, and the new weights keep their digits in the dtype that they are to have at last: their
+    own, or ``float_of`` their module. The graph stays as it is.
     """
     uses = Counter(v.index for v in graph.outputs if isinstance(v, Value))
     uses.update(v.index for op in graph.ops for v in op.inputs())
@@ -46,7 +49,7 @@ def fold_batch_norms(
             place = convolutions.get(given.index) if isinstance(given, Value) and uses[given.index] == 1 else None
             if place is None or device_of(graph.ops[place].module) != device_of(op.module):
                 continue
-            merged = _merged(graph.ops[place], op)
+            merged = _merged(graph.ops[place], op, float_of(graph.ops[place].module))
             if merged is not None:
                 ops[place], ops[i] = merged, None
                 folded.append(op.module)
@@ -58,7 +61,7 @@ def _own(op: Op, registry: Registry) -> bool:
     return entry is not None and entry.function.__module__.startswith("torch2edge.converters.")
 
 
-def _merged(convolution: Op, norm: Op) -> Op | None:
+def _merged(convolution: Op, norm: Op, last: torch.dtype) -> Op | None:
     """The convolution that computes both, or None where it cannot be, or not as exactly."""
     given, told = bind(convolution), bind(norm)
     optional = [p for p in (given["bias"], told["weight"], told["bias"]) if p is not None]
@@ -72,7 +75,7 @@ def _merged(convolution: Op, norm: Op) -> Op | None:
     scale, bias = _affine(given["bias"], told)
     weight = _scaled(_host(given["weight"]), scale, given["groups"] if transposed else 0)
     bias = bias.to(weight.dtype)
-    if not _keep_their_digits(weight, bias, axis=1 if transposed else 0):
+    if not _keep_their_digits(weight, bias, 1 if transposed else 0, torch.float16 in (last, weight.dtype)):
         return None
     arguments = {**given, "weight": Constant(weight), "bias": Constant(bias)}
     return Op(convolution.target, (), arguments, [after], convolution.module, convolution.source)
@@ -99,10 +102,11 @@ def _scaled(weight: torch.Tensor, scale: torch.Tensor, groups: int) -> torch.Ten
     return (weight.to(wide) * scale.to(wide).reshape(*scale.shape, *[1] * (weight.ndim - scale.ndim))).to(weight.dtype)
 
 
-def _keep_their_digits(weight: torch.Tensor, bias: torch.Tensor, axis: int) -> bool:
+def _keep_their_digits(weight: torch.Tensor, bias: torch.Tensor, axis: int, half: bool) -> bool:
     if not (weight.isfinite().all() and bias.isfinite().all()):
         return False
-    if weight.dtype != torch.float16:
+    if not half:
         return True
     largest = weight.abs().amax([d for d in range(weight.ndim) if d != axis])
-    return bool(((largest == 0) | (largest >= LEAST_HALF)).all())
+    fits = float(largest.max()) <= MOST_HALF and float(bias.abs().max()) <= MOST_HALF
+    return fits and bool(((largest == 0) | (largest >= LEAST_HALF)).all())

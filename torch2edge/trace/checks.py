@@ -10,6 +10,7 @@ from torch.nn.parameter import is_lazy
 
 from ..errors import InputError, TraceError, TrainingModeError
 from .compiled import is_compiled
+from .quantized import refuse_observers
 from .torch_versions import runs_uncompiled
 
 __all__ = ["check_inputs", "check_model", "check_state"]
@@ -34,18 +35,13 @@ def check_model(model: nn.Module) -> None:
                 "kernels, which no engine can take. Convert the float model that it was made from (before "
                 "torch.ao.quantization.convert)."
             )
-        if _observes(kind):
-            raise TraceError(
-                f"{who} is a {kind.__module__}.{kind.__name__}: the model is prepared for PyTorch's quantization, and takes "
-                "down ranges while it runs. Convert the float model that it was made from (before "
-                "torch.ao.quantization.prepare)."
-            )
         if is_compiled(module) and not runs_uncompiled():
             raise TraceError(
                 f"{who} is compiled, and torch {torch.__version__} cannot run it uncompiled: put its _orig_mod in its place, "
                 "and compile what convert() gives back."
             )
     check_state(model)
+    refuse_observers(model)
     devices = {str(t.device) for t in (*model.parameters(), *model.buffers())}
     if len(devices) > 1:
         raise InputError(f"the model is spread over {', '.join(sorted(devices))}; move it to one device first")
@@ -82,14 +78,6 @@ def _is_quantized(kind: type[nn.Module]) -> bool:
     home = kind.__module__
     return home.startswith(("torch.ao.nn.quantized", "torch.ao.nn.intrinsic.quantized", "torch.nn.quantized")) and (
         "reference" not in home
-    )
-
-
-def _observes(kind: type[nn.Module]) -> bool:
-    """Observers and fake quantization, by the names of their bases: importing them takes half a second."""
-    return any(
-        base.__module__.startswith("torch.ao.quantization") and base.__name__ in ("ObserverBase", "FakeQuantizeBase")
-        for base in kind.__mro__
     )
 
 

@@ -13,6 +13,7 @@ from typing import Any
 import torch
 
 from ..sizes import SYMBOLIC, is_symbolic, sympy_of
+from .quantized import SAME_SHAPE
 
 __all__ = ["OTHER_FORMS", "Shape", "agree", "hint", "in_order", "map_sizes", "rule_of"]
 
@@ -263,4 +264,5 @@ OTHER_FORMS: dict[Any, Callable[..., Any]] = {
         (aten.dropout.default, aten.feature_dropout.default, aten.alpha_dropout.default, aten.feature_alpha_dropout.default),
         _itself,
     ),
+    **SAME_SHAPE,
 }  # fmt: skip

@@ -31,6 +31,9 @@ aten = torch.ops.aten
 TRIED = 20_000  # combinations of sizes that a constraint is computed for in advance
 
 
+_META = torch.device("meta")
+
+
 class Symbols:
     """The symbolic sizes of one trace.
 
@@ -102,7 +105,11 @@ class Symbols:
 
     def empty(self, shape: Sequence[Any], strides: Sequence[Any] | None, dtype: torch.dtype) -> torch.Tensor:
         """A tensor without data that PyTorch's shape rules take together with symbolic ones; contiguous without strides."""
-        return self._place(torch.empty(0, dtype=dtype, device="meta"), shape, in_order(shape) if strides is None else strides)
+        from torch._subclasses.fake_tensor import FakeTensor
+
+        given = in_order(shape) if strides is None else strides
+        plain = torch.as_strided(torch.empty(0, dtype=dtype, device="meta"), tuple(shape), tuple(given))
+        return FakeTensor(self.mode, plain, _META)
 
     def _place(self, memory: torch.Tensor, shape: Sequence[Any], strides: Sequence[Any]) -> torch.Tensor:
         """A tensor in the memory of another. ``torch.empty`` of symbolic sizes takes ten times as long."""
@@ -110,7 +117,7 @@ class Symbols:
 
         with in_kernel_invocation_manager(self.mode):
             plain = torch.as_strided(memory, tuple(shape), tuple(strides))
-        return FakeTensor(self.mode, plain, torch.device("meta"))
+        return FakeTensor(self.mode, plain, _META)
 
     def call(self, func: Any, args: Any, kwargs: Any) -> Any:
         """PyTorch's shape rule of ``func``.

@@ -3,7 +3,8 @@
 Under ``torch.inference_mode`` every ATen call reaches a TorchDispatchMode before PyTorch decomposes it. So an op that has
 a converter is recorded whole (``linear``, ``scaled_dot_product_attention``), any other one is taken apart by PyTorch's own
 decomposition. Tensors that depend on an input are ``Traced``: shapes come from the meta device, there is no data.
-All others are real and computed for real, so they become constants and nothing else does.
+All others are real and computed for real, so they become constants and nothing else does; but fake quantization (see
+quantized.py) is recorded of them too.
 """
 
 from __future__ import annotations
@@ -31,6 +32,7 @@ from .functional import (
 from .layouts import Layouts
 from .memory import Memory
 from .quantile import QUANTILES
+from .quantized import FUSED, is_quantization
 from .shape_rules import OTHER_FORMS
 from .source import caller, place
 from .symbolic import Symbols
@@ -150,8 +152,12 @@ class Tracer(TorchDispatchMode):
         if self.memory.promoted:
             args, kwargs = map_tensors((args, kwargs), self.memory.current)
         tensors = tensors_in((args, kwargs))
+        if func in FUSED:
+            return self.call(FUSED[func], *args, **kwargs)
         traced = next((t for t in tensors if isinstance(t, Traced)), None)
         if traced is None:
+            if is_quantization(func) and tensors and self._is_leaf(func):
+                return self.record(func, args, kwargs, tensors[0].device)
             if self._symbols and has_symbolic((args, kwargs)):
                 return self._sized_op(func, args, kwargs)
             return self._constant_op(func, args, kwargs)

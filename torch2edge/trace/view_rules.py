@@ -76,12 +76,13 @@ def _factors(sizes: Sequence[Any]) -> tuple[int, Counter[Any]]:
 def _factors_of(expr: Any) -> tuple[int, tuple[tuple[Any, int], ...]]:
     from sympy import Mul  # torch imports it on use too
 
-    content, rest = expr.primitive()  # sympy writes 2 * (h + 1) as 2 * h + 2
-    factors = []
-    for factor in Mul.make_args(rest):
-        base, times = factor.as_base_exp()
-        factors.append((base, int(times)) if times.is_Integer and times > 0 else (factor, 1))
-    return int(content), tuple(factors)
+    number, factors = 1, []
+    for part in Mul.make_args(expr):
+        content, rest = part.primitive()  # sympy writes 2 * (h + 1) as 2 * h + 2
+        base, times = rest.as_base_exp()
+        number *= int(content)
+        factors.append((base, int(times)) if times.is_Integer and times > 0 else (rest, 1))
+    return number, tuple((factor, times) for factor, times in factors if factor != 1)
 
 
 def _quotient(sizes: Sequence[Any], divisors: Sequence[Any]) -> Any:

@@ -24,6 +24,7 @@ from .settings import Calibration, CalibrationWarning
 __all__ = ["calibrate"]
 
 FEW = 32  # samples
+KEPT = 4  # batches
 Seen = tuple[int, int, list[str]]  # samples, batches, notes
 
 
@@ -31,6 +32,7 @@ def calibrate(
     graph: Graph, points: Mapping[str, Value], calibration: Calibration, *, args: Sequence[Any], kwargs: Mapping[str, Any],
     device: torch.device, model_hash: str = "", version: str = "", parameters: Sequence[str] = (),
     tell: Callable[[str], None] | None = None, line: Callable[[str], None] | None = None,
+    keep: list[list[torch.Tensor]] | None = None,
 ) -> dict[str, float]:  # fmt: skip
     """The largest magnitude that INT8 is to hold (amax) of every point; its scale is amax / 127.
 
@@ -48,21 +50,23 @@ def calibrate(
         parameters: names of the positional parameters of the model's forward; a dict as batch is read by them.
         tell: takes what is to be said of the data, in the place of a ``CalibrationWarning``.
         line: takes lines on the progress, in the place of a bar on stderr.
+        keep: gets the tensors of the first batches, for a check on the same kind of data.
 
     Raises:
         ConfigError: a cache of another conversion, or a point that the graph does not compute.
         InputError: no data, or a batch that the graph cannot take or that makes NaN or infinities.
     """
-    ranks = this_rank()
+    ranks, intake = this_rank(), Intake(graph, args, kwargs, calibration, device, parameters)
     cache = None
     if calibration.cache is not None:
         cache = Cache(Path(calibration.cache), calibration, model_hash, version)
         known: dict[str, float] | None = ranks.first(lambda: cache.read(points))
         if known is not None:
+            if keep is not None:
+                _look(graph, intake, calibration, ranks, keep)
             return known
     observers = _observers(points, calibration.algorithm, device)
-    intake = Intake(graph, args, kwargs, calibration, device, parameters)
-    seen = ranks.agree(lambda: _pass(graph, intake, observers, calibration, ranks, line))
+    seen = ranks.agree(lambda: _pass(graph, intake, observers, calibration, ranks, line, keep))
     samples, batches = sum(s for s, _, _ in seen), sum(b for _, b, _ in seen)
     if not samples:
         raise InputError("calibration: no batch is as large as the example's, so nothing was observed; give more data")
@@ -95,7 +99,7 @@ def _observers(points: Mapping[str, Value], algorithm: str, device: torch.device
 
 def _pass(
     graph: Graph, intake: Intake, observers: Mapping[int, Extremes], calibration: Calibration, ranks: Ranks,
-    line: Callable[[str], None] | None,
+    line: Callable[[str], None] | None, keep: list[list[torch.Tensor]] | None,
 ) -> Seen:  # fmt: skip
     """Observe this rank's batches."""
     batches: Batches = open_data(calibration, graph.inputs, intake.examples, ranks)
@@ -105,6 +109,8 @@ def _pass(
         for number, batch in batches:
             for tensors in intake.ready(intake.tensors(batch, number), number):
                 _observe(graph, tensors, observers, number)
+                if keep is not None and len(keep) < KEPT:
+                    keep.append([t.clone() for t in tensors])
             progress.step()
             count = number + 1
     left = intake.left_over()
@@ -114,6 +120,14 @@ def _pass(
     elif left:
         notes.append(f"the last {left} samples are left out: they do not fill a batch of the example's size")
     return intake.samples, count, notes
+
+
+def _look(graph: Graph, intake: Intake, calibration: Calibration, ranks: Ranks, keep: list[list[torch.Tensor]]) -> None:
+    """Only the first batches, of data whose ranges are known."""
+    for number, batch in open_data(calibration, graph.inputs, intake.examples, ranks):
+        keep += [[t.clone() for t in tensors] for tensors in intake.ready(intake.tensors(batch, number), number)]
+        if len(keep) >= KEPT:
+            return
 
 
 def _observe(graph: Graph, tensors: Sequence[torch.Tensor], observers: Mapping[int, Extremes], number: int) -> None:

@@ -66,7 +66,7 @@ def torch2trt(
         output_names: the same for its outputs. The module runs once more to see how they are nested.
         log_level: severity of TensorRT's messages that go to Python's logger ``torch2edge.tensorrt`` meanwhile; by default
             none do, and errors are in the exceptions.
-        fp16_mode: allow half precision. A strongly typed TensorRT (11, RTX) takes it for a model that is half already.
+        fp16_mode: compute in half precision, see ``torch2edge.convert(fp16=)``.
         max_workspace_size: most memory for the builder's tactics, in every TensorRT; the default is TensorRT's own.
         strict_type_constraints: refused together with ``fp16_mode`` where TensorRT is weakly typed; else layers keep their
             types anyway.
@@ -106,7 +106,7 @@ def torch2trt(
     with _logging(log_level):
         edge: Any = convert(
             module, sample, fallback="onnx" if use_onnx else "error", onnx_opset=onnx_opset if use_onnx else None,
-            fp16=fp16_mode and not _is_half(module, sample, fp16_mode), device_types=dict(device_types),
+            fp16=fp16_mode, device_types=dict(device_types),
             default_device_type=default_device_type if on_dla else None, dla_core=dla_core if on_dla or dla_core else None,
             gpu_fallback=gpu_fallback, workspace=None if max_workspace_size == WORKSPACE else max_workspace_size,
             converters=converters_for(module, {**given, **kwargs, **(converter_kwargs or {})}),
@@ -142,24 +142,6 @@ def _refuse(given: Mapping[str, Any]) -> None:
             f"strict_type_constraints=True with fp16_mode=True: torch2edge lets {caps.title} choose the types of layers. "
             "Convert model.half() with half inputs, whose types TensorRT has to obey."
         )
-
-
-def _is_half(module: nn.Module, sample: Sequence[Any], fp16_mode: bool) -> bool:
-    """Whether fp16_mode has nothing left to allow, because all is half already.
-
-    Raises:
-        ConfigError: it has, and a strongly typed TensorRT does not take it.
-    """
-    if not fp16_mode or not capabilities().strongly_typed:
-        return False
-    tensors = [*module.parameters(), *module.buffers(), *flatten(list(sample), "inputs")[0]]
-    dtypes = {t.dtype for t in tensors if t.is_floating_point()}
-    if dtypes == {torch.float16}:
-        return True
-    raise ConfigError(
-        f"fp16_mode=True: {capabilities().title} is strongly typed (it has no FP16 mode; the dtypes of the model decide), and "
-        f"this model has {', '.join(sorted(str(d) for d in dtypes)) or 'no floats'}. Convert module.half() with half inputs."
-    )
 
 
 def _sample(inputs: Any) -> Any:

@@ -9,6 +9,7 @@ from .loops import Loops
 from .matrix import Matrix
 from .normalization import Normalization
 from .pointwise import Pointwise
+from .quantize import Quantize
 from .reductions import Reductions
 from .resize import Resize
 from .shapes import Shapes
@@ -21,6 +22,7 @@ __all__ = ["Network", "Tensor", "at_least", "capabilities", "is_symbolic", "same
 
 
 class Network(
-    Normalization, Activations, Bits, Volume, Resize, Spatial, Sorting, Reductions, Matrix, Pointwise, Loops, Shapes, Core
+    Normalization, Activations, Bits, Volume, Resize, Spatial, Sorting, Reductions, Matrix, Quantize, Pointwise, Loops,
+    Shapes, Core,
 ):  # fmt: skip
     """Layers by TensorRT's names over torch shapes and dtypes; see the files of this folder."""

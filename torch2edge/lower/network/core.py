@@ -86,7 +86,8 @@ class Core:
         self.outputs: list[Any] = []  # of the op at hand: objects with .shape and .dtype, or None
         self.nesting: Structure | None = None  # of these outputs, where a submodule or function is converted as a whole
         self.weights_by_name: dict[str, list[str]] = {}  # parameter -> layers that hold it
-        self._names, self._device_of = names or {}, device_of
+        self.codes: dict[str, Any] = {}  # name of a tensor -> the constant that it quantizes; see quantize.py
+        self._names, self._device_of = dict(names or {}), device_of
         self._keep: list[Any] = []  # TensorRT does not copy weights before the build
         self._constants: dict[Any, tuple[Any, Tensor]] = {}
         self._module, self._op, self._first = "", "", 0
@@ -246,6 +247,13 @@ class Core:
         """Remember that ``layer`` holds the parameter ``tensor``, for the report and for refit."""
         if tensor is not None and id(tensor) in self._names:
             self.weights_by_name.setdefault(self._names[id(tensor)], []).append(layer.name)
+
+    def stand_in(self, tensor: torch.Tensor, parameter: torch.Tensor) -> torch.Tensor:
+        """``tensor``, whose constant layer is known by the name of ``parameter``, of which it was computed."""
+        self.keep(tensor)
+        if id(parameter) in self._names:
+            self._names[id(tensor)] = self._names[id(parameter)]
+        return tensor
 
     def enter(self, raw: Any, shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
         """An input of the network as layers take it."""

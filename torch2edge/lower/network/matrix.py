@@ -10,7 +10,7 @@ import torch
 from ..._trt import trt
 from .core import Tensor, Value
 from .equation import Term, explicit
-from .pointwise import Pointwise
+from .quantize import Quantize
 from .symbols import broadcast, same, same_shape
 
 __all__ = ["Matrix"]
@@ -24,7 +24,7 @@ def axes_mask(dims: Sequence[int], ndim: int) -> int:
     return mask
 
 
-class Matrix(Pointwise):
+class Matrix(Quantize):
     """Layers that combine elements along axes."""
 
     def matmul(self, a: Value, b: Value, transpose_a: bool = False, transpose_b: bool = False) -> Tensor:
@@ -50,7 +50,9 @@ class Matrix(Pointwise):
             self.note_weights(value, self.layers[-1].raw)
             return tensor
         t = self.tensor(value, dtype)
-        return self.reshape(t, (1,) * (rank - t.ndim) + t.shape)
+        missing = rank - t.ndim
+        held = self.requantized(t, lambda w: w.reshape((1,) * missing + w.shape), missing) if missing else None
+        return held or self.reshape(t, (1,) * missing + t.shape)
 
     def _integer_matmul(self, x: Tensor, y: Tensor, transpose_x: bool, transpose_y: bool) -> Tensor:
         """IMatrixMultiplyLayer takes floats only, and float32 holds no large integers: multiply, then add up."""

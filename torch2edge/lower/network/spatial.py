@@ -86,10 +86,15 @@ class Spatial(Matrix):
         if isinstance(weight, torch.Tensor):
             self.note_weights(weight, layer)
         else:
-            layer.set_input(1, self.image(self.tensor(weight, t.dtype), len(stride)).raw)
+            layer.set_input(1, self._kernel(self.tensor(weight, t.dtype), len(stride)).raw)
         self.note_weights(bias, layer)
         shape = (t.shape[0], layer.num_output_maps, *self._flat(space, 1))
         return self._unflat(self.result(layer, t.dtype, shape), len(stride))
+
+    def _kernel(self, weight: Tensor, axes: int) -> Tensor:
+        """A kernel that is a tensor, with at least two spatial axes."""
+        held = self.requantized(weight, lambda w: w.unsqueeze(2)) if axes == 1 else None
+        return held or self.image(weight, axes)
 
     @staticmethod
     def _flat(sizes: Sequence[int], missing: int) -> tuple[int, ...]:

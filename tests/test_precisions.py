@@ -1,0 +1,168 @@
+"""convert(fp16=, bf16=, precisions=) where the network is strongly typed."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+import torchvision
+from torch import nn
+
+import torch2edge
+from torch2edge import ConfigError
+from torch2edge._trt import capabilities, trt
+
+pytestmark = [
+    pytest.mark.filterwarnings("ignore::torch2edge.ReferenceWarning"),
+    pytest.mark.skipif(not capabilities().strongly_typed, reason="a weakly typed TensorRT takes flags"),
+]
+
+
+class Net(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem = nn.Sequential(nn.Conv2d(3, 8, 3, padding=1), nn.BatchNorm2d(8), nn.ReLU())
+        self.blocks = nn.ModuleList(nn.Sequential(nn.Conv2d(8, 8, 3, padding=1), nn.GELU()) for _ in range(2))
+        self.unused = nn.Linear(2, 2)
+        self.head = nn.Linear(8, 5)
+
+    def forward(self, x: torch.Tensor) -> dict[str, torch.Tensor]:
+        x = self.stem(x)
+        for block in self.blocks:
+            x = x + block(x)
+        pooled = x.mean((2, 3))
+        return {"logits": self.head(pooled), "p": self.head(pooled).softmax(-1)}
+
+
+@pytest.fixture
+def net() -> Net:
+    torch.manual_seed(0)
+    return Net().eval()
+
+
+X = torch.randn(2, 3, 8, 8)
+
+
+def precisions(module: Any) -> dict[str, str]:
+    return {row.path: row.precision for row in module.report.modules}
+
+
+@pytest.mark.parametrize("name", ["fp16", "bf16"])
+def test_the_whole_model(net: Net, name: str) -> None:
+    module = torch2edge.convert(net, [X], **{name: True})
+    assert module.report.precision == f"{name}+fp32"
+    assert precisions(module)["stem.0"] == precisions(module)["blocks.1.0"] == name
+    assert all(row.passed for row in module.report.check)
+    fresh = torch.randn(2, 3, 8, 8)
+    with torch.no_grad():
+        given, expected = module(fresh), net(fresh)
+    assert {t.dtype for t in given.values()} == {torch.float32}
+    errors = {key: float((given[key] - expected[key]).norm() / expected[key].norm()) for key in expected}
+    limit = {"fp16": 2e-3, "bf16": 2e-2}[name]  # some units in the last place of 11 and 8 bits
+    assert all(1e-7 < error < limit for error in errors.values()), errors  # it is not float32 either
+
+
+def test_weights_are_stored_low(net: Net) -> None:
+    full, half = (torch2edge.convert(net, [X], fp16=on, keep_network=True, verify=False) for on in (False, True))
+
+    def kinds(module: Any) -> set[str]:
+        found = set()
+        for i in range(module.network.num_layers):
+            layer = module.network.get_layer(i)
+            if layer.type == trt.LayerType.CONVOLUTION:
+                layer.__class__ = trt.IConvolutionLayer
+                found.add(str(layer.kernel.dtype))
+        return found
+
+    assert kinds(full) == {"float32"}
+    assert kinds(half) == {"float16"}
+
+
+def test_modules_and_patterns(net: Net) -> None:
+    chosen = {"blocks.*": "bf16", net.blocks[1]: "fp16", "blocks.1.0": "fp32", "head": "fp16"}
+    module = torch2edge.convert(net, [X], precisions=chosen)
+    found = precisions(module)
+    assert {path: found[path] for path in ("stem.0", "blocks.0.0", "blocks.0.1", "blocks.1.0", "head")} == {
+        "stem.0": "fp32", "blocks.0.0": "bf16", "blocks.0.1": "bf16", "blocks.1.0": "fp32", "head": "fp16",
+    }  # fmt: skip
+    assert module.report.precision == "bf16+fp16+fp32"
+
+
+def test_a_module_kept_out(net: Net) -> None:
+    module = torch2edge.convert(net, [X], fp16=True, precisions={net.head: "fp32"})
+    assert precisions(module)["head"] == "fp32"
+    assert precisions(module)["stem.0"] == "fp16"
+
+
+@pytest.mark.parametrize(
+    ("given", "why"),
+    [
+        ({"haed": "fp16"}, r"precisions: 'haed' is no submodule of the model; near it: head"),
+        ({"block.*": "fp16"}, r"the pattern 'block.\*' matches no submodule"),
+        ({nn.ReLU(): "fp16"}, "precisions: a ReLU is no submodule"),
+        ({"unused": "fp16"}, r"nothing ran in 'unused' when the model was traced"),
+        ({"head": "half"}, r"precisions\['head'\] is 'half'; it must be one of 'fp32', 'fp16', 'bf16', 'int8'"),
+        (["head"], r"precisions is a list; write \{submodule: 'fp32'\}"),
+    ],
+)
+def test_wrong_entries(net: Net, given: Any, why: str) -> None:
+    with pytest.raises(ConfigError, match=why):
+        torch2edge.convert(net, [X], precisions=given)
+
+
+def test_weights_beyond_halfs_range_are_named(net: Net) -> None:
+    net.head.weight.data[0, 0] = 1e5
+    module = torch2edge.convert(net, [X], fp16=True)
+    assert "head (head.weight of aten.linear.default reaches 100000)" in module.report.notes[0]
+    assert precisions(module)["head"] == "fp32"
+    assert all(row.passed for row in module.report.check)
+
+
+def test_values_beyond_halfs_range_are_named(net: Net) -> None:
+    net.blocks[0][0].weight.data *= 1e5
+    net.stem[1].weight.data *= 30
+    module = torch2edge.convert(net, [X], fp16=True, verify=False)
+    assert "blocks.0.0 (aten.convolution.default gave" in module.report.notes[0]
+    assert precisions(module)["blocks.0.0"] == "fp32"
+
+
+def test_the_cut_keeps_precisions(net: Net) -> None:
+    class Branch(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.net, self.more = net, nn.Sequential(nn.Linear(5, 5), nn.ReLU(), nn.Linear(5, 3))
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            y = self.net(x)["logits"]
+            return self.more(y) if y.sum() < 1e9 else y
+
+    options = {"fallback": "torch", "fp16": True, "precisions": {"net.head": "fp32"}}
+    module = torch2edge.convert(Branch().eval(), [X], **options)
+    parts = {path: part for path, part in module.named_modules() if isinstance(part, torch2edge.EdgeModule)}
+    assert set(parts) == {"module.net.edge_engine", "module.more.edge_engine"}
+    assert precisions(parts["module.net.edge_engine"])["head"] == "fp32"
+    assert precisions(parts["module.net.edge_engine"])["stem.0"] == "fp16"
+
+
+def test_sizes_that_vary(net: Net) -> None:
+    module = torch2edge.convert(net, [X], fp16=True, dynamic={0: {0: (1, 2, 8)}})
+    fresh = torch.randn(5, 3, 8, 8)
+    torch.testing.assert_close(module(fresh)["p"], net(fresh)["p"], rtol=1e-2, atol=1e-3)
+
+
+@pytest.mark.parametrize("name", ["mobilenet_v2", "efficientnet_b0"])
+def test_models_that_half_breaks_elsewhere(name: str) -> None:
+    """Torch-TensorRT's own tests expect these two to fail."""
+    torch.manual_seed(0)
+    model = torchvision.models.get_model(name, weights=None)
+    for part in model.modules():
+        if isinstance(part, nn.BatchNorm2d):
+            nn.init.normal_(part.running_mean, std=0.1)
+            nn.init.uniform_(part.running_var, 0.5, 2)
+    model.eval()
+    module = torch2edge.convert(model, [torch.randn(1, 3, 96, 96)], fp16=True)
+    x = torch.randn(1, 3, 96, 96)
+    with torch.no_grad():
+        cosine = torch.cosine_similarity(module(x).double(), model(x).double())
+    assert float(cosine) > 0.999

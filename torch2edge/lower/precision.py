@@ -1,0 +1,191 @@
+"""A float32 graph in half or bfloat16: which ops change, and casts where precisions meet.
+
+The result is a graph as a model with half parts would have left it, so that the same converters serve it. It is for strongly
+typed networks, where the dtypes of tensors decide; a weakly typed one takes flags instead (build/session.py).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import torch
+
+from ..graph import Constant, Graph, Op, Value, map_tensors
+from ..sizes import is_symbolic
+from .float32_ops import FLOAT32_OPS, MOVES
+from .quantize import is_quantizer
+
+__all__ = ["Lowering", "in_precision"]
+
+aten = torch.ops.aten
+FLOAT = torch.float32
+LOW = (torch.float16, torch.bfloat16)
+
+
+@dataclass
+class Lowering:
+    """What ``in_precision`` made.
+
+    Attributes:
+        graph: the new graph; a value keeps its index whatever its dtype is now.
+        names: id of each parameter in its new dtype -> its name.
+        kept: path of a module -> why ops in it stayed in float32 although the module is to be low, beyond FLOAT32_OPS.
+    """
+
+    graph: Graph
+    names: dict[int, str] = field(default_factory=dict)
+    kept: dict[str, list[str]] = field(default_factory=dict)
+
+
+def in_precision(
+    graph: Graph, precision_of: Callable[[str], torch.dtype], largest: Mapping[int, float] | None = None
+) -> Lowering:  # fmt: skip
+    """``graph`` with each float32 op in the precision of its module; inputs and outputs keep their dtypes.
+
+    Where a module's precision is low, an op stays in float32 that is in FLOAT32_OPS, is told a dtype, has a number or weight
+    beyond the precision's range, or gave values beyond it. Ops that move elements or work one by one stay in float32 where
+    what they are given comes in float32 from such an op: they would round it without need.
+
+    Args:
+        precision_of: module path -> float32, float16 or bfloat16.
+        largest: index of a value -> largest magnitude seen.
+    """
+    pass_ = _Pass(graph, precision_of, largest or {})
+    for op in graph.ops:
+        pass_.take(op)
+    return pass_.finish()
+
+
+class _Pass:
+    """The ops so far, and in which dtypes their results are there."""
+
+    def __init__(self, graph: Graph, precision_of: Callable[[str], torch.dtype], largest: Mapping[int, float]) -> None:
+        self._graph, self._precision_of, self._largest = graph, precision_of, largest
+        self._made: dict[int, Value] = {}  # id of a value of the old graph -> that of the new one
+        self._casts: dict[tuple[int, torch.dtype], Value] = {}
+        self._constants: dict[tuple[int, torch.dtype], Constant] = {}
+        self._wide: set[int] = set()  # ids of new values that an op gave in float32 for a reason
+        self._ops: list[Op] = []
+        values = [*graph.inputs, *(v for op in graph.ops for v in op.outputs if v is not None)]
+        self._next = max((v.index for v in values), default=0) + 1
+        self._result = Lowering(graph)
+
+    # ---- one op -----------------------------------------------------------------------------------------------------
+
+    def take(self, op: Op) -> None:
+        """Append ``op`` in its precision."""
+        wanted = self._choice(op)
+        if is_quantizer(op.target):  # the rest is its scale
+            args, kwargs = (self._given(op.args[0], wanted, op), *op.args[1:]), op.kwargs
+        else:
+            args, kwargs = map_tensors((op.args, op.kwargs), lambda t: self._given(t, wanted, op))
+        outputs = [v if v is None else self._output(v, wanted) for v in op.outputs]
+        if wanted == FLOAT:
+            self._wide.update(id(v) for v in outputs if v is not None and v.dtype == FLOAT)
+        self._ops.append(replace(op, args=args, kwargs=kwargs, outputs=outputs))
+
+    def _choice(self, op: Op) -> torch.dtype:
+        wanted = self._precision_of(op.module)
+        if wanted == FLOAT or op.nesting is not None or not _floats(op):
+            return FLOAT
+        name = op.short_name
+        if name in FLOAT32_OPS or _told_a_dtype(op):
+            return FLOAT
+        follows = name in MOVES or torch.Tag.pointwise in op.target.tags
+        if follows and any(id(self._made.get(id(v), v)) in self._wide for v in op.inputs()):
+            return FLOAT
+        if why := self._beyond(op, wanted):
+            self._result.kept.setdefault(op.module, []).append(why)
+            return FLOAT
+        return wanted
+
+    def _beyond(self, op: Op, dtype: torch.dtype) -> str:
+        """Why the range of ``dtype`` is too small for an op, or ""."""
+        limit = torch.finfo(dtype).max
+        for number in _numbers((op.args, op.kwargs)):
+            if limit < abs(number) < float("inf"):
+                return f"{op.name} takes the number {number:g}"
+        for constant in _constants(op):
+            magnitude = float(constant.tensor.detach().abs().amax()) if constant.tensor.numel() else 0.0
+            if limit < magnitude < float("inf"):
+                return f"{constant.name or 'a constant'} of {op.name} reaches {magnitude:g}"
+        for value in op.outputs:
+            if value is not None and self._largest.get(value.index, 0.0) > limit:
+                return f"{op.name} gave {self._largest[value.index]:g} for the example"
+        return ""
+
+    # ---- tensors ----------------------------------------------------------------------------------------------------
+
+    def _given(self, tensor: Any, wanted: torch.dtype, op: Op) -> Any:
+        if isinstance(tensor, Value):
+            value = self._made.get(id(tensor), tensor)
+            return self._cast(value, wanted, op) if tensor.dtype == FLOAT else value
+        return self._constant(tensor, wanted) if tensor.dtype == FLOAT else tensor
+
+    def _constant(self, constant: Constant, wanted: torch.dtype) -> Constant:
+        if wanted == FLOAT:
+            return constant
+        key = (id(constant.tensor), wanted)
+        if key not in self._constants:
+            low = Constant(constant.tensor.detach().to(wanted), constant.name)
+            self._constants[key] = low
+            if constant.name:
+                self._result.names[id(low.tensor)] = constant.name
+        return self._constants[key]
+
+    def _cast(self, value: Value, wanted: torch.dtype, op: Op) -> Value:
+        """``value`` in another dtype, by an op that belongs to who asked first."""
+        if value.dtype == wanted:
+            return value
+        key = (id(value), wanted)
+        if key not in self._casts:
+            self._casts[key] = Value(self._next, value.shape, wanted)
+            self._next += 1
+            self._ops.append(Op(aten._to_copy.default, (value,), {"dtype": wanted}, [self._casts[key]], op.module, op.source))
+        return self._casts[key]
+
+    def _output(self, value: Value, wanted: torch.dtype) -> Value:
+        if value.dtype != FLOAT or wanted == FLOAT:
+            return value
+        self._made[id(value)] = replace(value, dtype=wanted)
+        return self._made[id(value)]
+
+    # ---- the end ----------------------------------------------------------------------------------------------------
+
+    def finish(self) -> Lowering:
+        """The graph; outputs in the model's dtypes."""
+        end = Op(aten.alias.default, (), {}, [], "", "")
+        outputs = [self._given(o, FLOAT, end) if isinstance(o, Value) else o for o in self._graph.outputs]
+        self._result.graph = replace(self._graph, ops=self._ops, outputs=outputs)
+        return self._result
+
+
+def _floats(op: Op) -> bool:
+    """Whether a float32 tensor goes in or comes out."""
+    return any(v is not None and v.dtype == FLOAT for v in (*op.inputs(), *op.outputs))
+
+
+def _told_a_dtype(op: Op) -> bool:
+    """Whether the model says in which dtype: a cast, ``softmax(..., dtype=torch.float32)``."""
+    return any(isinstance(a, torch.dtype) for a in (*op.args, *op.kwargs.values()))
+
+
+def _numbers(tree: Any) -> Iterable[float]:
+    if isinstance(tree, (tuple, list)):
+        for item in tree:
+            yield from _numbers(item)
+    elif isinstance(tree, dict):
+        yield from _numbers(list(tree.values()))
+    elif isinstance(tree, float) and not is_symbolic(tree):
+        yield tree
+
+
+def _constants(op: Op) -> list[Constant]:
+    found: list[Constant] = []
+    map_tensors(
+        (op.args, op.kwargs),
+        lambda t: found.append(t) if isinstance(t, Constant) and t.tensor.is_floating_point() else None,
+    )
+    return found

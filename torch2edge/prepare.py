@@ -1,0 +1,155 @@
+"""What the options' precisions make of a traced graph before it is lowered. Part of api.py, knows the stages too."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import torch
+from torch import nn
+
+from .build.calibration import Calibration, calibrate, weights_hash
+from .errors import ConfigError
+from .graph import Graph
+from .inputs import device_of
+from .lower import Registry
+from .lower.fold import fold_batch_norms
+from .lower.precision import in_precision
+from .lower.quantize import every_float, has_quantizers, points_of, with_quantizers
+from .modules import check_reached
+from .options import Options
+from .structure import flatten_call
+
+__all__ = ["Call", "Prepared", "calibration_of", "prepare"]
+
+SHOWN = 5  # modules that a note names
+
+
+@dataclass
+class Call:
+    """The example, and what INT8 is calibrated from."""
+
+    model: nn.Module
+    args: Sequence[Any]
+    kwargs: Mapping[str, Any]
+    calibration: Calibration | None = None
+    seen: list[list[torch.Tensor]] = field(default_factory=list)  # batches of the calibration, kept for the check
+    line: Callable[[str], None] | None = None
+
+    @property
+    def tensors(self) -> list[torch.Tensor]:
+        """The tensors of the example."""
+        return flatten_call(self.args, self.kwargs)[0]
+
+
+@dataclass
+class Prepared:
+    """A graph to lower.
+
+    Attributes:
+        names: id of each parameter that has another dtype now -> its name.
+        notes: for the report.
+        folded: modules whose batch norms became part of a convolution.
+        ranges: index of a value -> largest magnitude in INT8, for a weakly typed TensorRT.
+    """
+
+    graph: Graph
+    names: dict[int, str] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
+    folded: list[str] = field(default_factory=list)
+    ranges: dict[int, float] = field(default_factory=dict)
+
+
+def calibration_of(given: Any) -> Calibration | None:
+    """``calibration=`` of ``convert``: a Calibration, or its data."""
+    return given if given is None or isinstance(given, Calibration) else Calibration(given)
+
+
+def prepare(graph: Graph, options: Options, converting: Registry, call: Call) -> Prepared:
+    """``graph`` in the precisions that the options ask for.
+
+    In a strongly typed network the graph's dtypes and quantizers say them. In a weakly typed one the graph stays, and INT8
+    is a range per value.
+
+    Raises:
+        ConfigError: a precision is for a module in which nothing ran, or INT8 lacks a calibration.
+        InputError: see ``calibrate``.
+    """
+    check_reached(options.precisions, [op.module for op in graph.ops], "precisions")
+    _check_calibration(graph, options, call)
+    if not any(map(options.uses, ("fp16", "bf16", "int8"))):
+        return Prepared(graph)
+    if not options.strong:
+        return Prepared(graph, ranges=_ranges(graph, call) if call.calibration else {})
+    ops, folded = fold_batch_norms(graph, converting, options.device_of, options.float_of)
+    graph = replace(graph, ops=ops)
+    if call.calibration:
+        points = points_of(graph, lambda path: options.precision_of(path) == "int8")
+        graph = with_quantizers(graph, points, _calibrated(graph, points.values, call))
+    if not options.uses("fp16") and not options.uses("bf16"):
+        return Prepared(graph, folded=folded)
+    lowering = in_precision(graph, options.float_of, _largest(graph, call.tensors) if options.uses("fp16") else {})
+    return Prepared(lowering.graph, lowering.names, _notes(lowering.kept), folded)
+
+
+def _check_calibration(graph: Graph, options: Options, call: Call) -> None:
+    own = has_quantizers(graph)
+    if call.calibration and not options.uses("int8"):
+        raise ConfigError("calibration is given, but nothing is to be INT8: add int8=True, or precisions={module: 'int8'}")
+    if call.calibration and own:
+        raise ConfigError("calibration is given, but the model quantizes by itself, with scales of its own: leave it out")
+    if options.uses("int8") and not call.calibration and not own:
+        raise ConfigError(
+            "int8 needs the range of every tensor: calibration=loader (a DataLoader, a Dataset, batches, or a folder of "
+            "images), or a model with fake quantization in it (after quantization-aware training)"
+        )
+
+
+# ---- INT8 ---------------------------------------------------------------------------------------------------------------
+
+
+def _ranges(graph: Graph, call: Call) -> dict[int, float]:
+    """The range of every float value."""
+    points = every_float(graph)
+    largest = _calibrated(graph, points, call)
+    return {value.index: largest[name] for name, value in points.items()}
+
+
+def _calibrated(graph: Graph, points: Mapping[str, Any], call: Call) -> dict[str, float]:
+    from . import __version__
+
+    assert call.calibration is not None
+    device = device_of(call.model) or torch.device("cpu")
+    return calibrate(
+        graph, points, call.calibration, args=call.args, kwargs=call.kwargs, device=device,
+        model_hash=weights_hash(call.model) if call.calibration.cache else "", version=__version__,
+        parameters=list(inspect.signature(call.model.forward).parameters), keep=call.seen, line=call.line,
+    )  # fmt: skip
+
+
+# ---- half ---------------------------------------------------------------------------------------------------------------
+
+
+def _largest(graph: Graph, examples: Sequence[torch.Tensor]) -> dict[int, float]:
+    """The largest finite magnitude of each float result, for the example."""
+    found: dict[int, float] = {}
+
+    def look(op: Any, results: list[Any]) -> None:
+        for value, result in zip(op.outputs, results):
+            if value is not None and result.is_floating_point() and result.numel():
+                low, high = result.aminmax()
+                if bool(low.isfinite() & high.isfinite()):
+                    found[value.index] = float(torch.maximum(-low, high))
+
+    graph.replay(examples, look)
+    return found
+
+
+def _notes(kept: dict[str, list[str]]) -> list[str]:
+    if not kept:
+        return []
+    told = [f"{path or 'the model itself'} ({why[0]})" for path, why in list(kept.items())[:SHOWN]]
+    more = len(kept) - len(told)
+    return [f"note: kept in float32, for half has no room for it: {', '.join(told)}" + (f" and {more} more" if more else "")]
