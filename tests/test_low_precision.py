@@ -245,3 +245,36 @@ def test_quantization_aware_training(device: str) -> None:
 def test_wrong_calibrations(trained: Net, device: str, options: dict[str, Any], why: str) -> None:
     with pytest.raises((ConfigError, torch2edge.InputError), match=why):
         torch2edge.convert(trained.to(device), example(device), **options, **FAST)
+
+
+# ---- sparsity, and everything at once ---------------------------------------------------------------------------------
+
+
+def test_sparse_weights_are_told(trained: Net, device: str) -> None:
+    import copy
+
+    net = copy.deepcopy(trained).to(device)
+    report = torch2edge.convert(net, example(device), sparse=True, **FAST).report
+    assert "sparse=True has no effect" in report.notes[-1]
+    torch2edge.sparsify_2to4(net)
+    module = torch2edge.convert(net, example(device), sparse=True, **FAST)
+    assert "3 of 4 layers have weights in the 2:4 pattern: block.0, block.3, head" in module.report.notes[-1]
+    assert error(module, net, device) < 1e-4
+
+
+def test_best(trained: Net, device: str) -> None:
+    net = trained.to(device)
+    if device == "cpu":
+        with pytest.raises(ConfigError, match="no precision is left to choose; write fp16=True"):
+            torch2edge.convert(net, example(device), best=True, **FAST)
+        return
+    module = torch2edge.convert(net, example(device), best=True, calibration=loader(), **FAST)
+    assert module.report.precision == "fp16+fp32+int8"
+    assert error(module, net, device) < 0.1
+    with pytest.raises(ConfigError, match="leave out fp16"):
+        torch2edge.convert(net, example(device), best=True, fp16=True, **FAST)
+
+
+def test_int8_of_parts_is_refused(trained: Net, device: str) -> None:
+    with pytest.raises(ConfigError, match="INT8 of the parts is not there yet"):
+        torch2edge.convert(trained.to(device), example(device), int8=True, calibration=loader(), fallback="torch", **FAST)

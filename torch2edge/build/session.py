@@ -16,7 +16,8 @@ __all__ = ["BuildSession"]
 
 DEFAULT_COMPUTE_CAPABILITY = "8.6"
 _IN_INT8 = {"CONVOLUTION", "DECONVOLUTION"}
-_UNPINNED = {"CONSTANT", "CAST", "SHAPE"}  # a constant's precision is not ours to say; the others' types are what they do
+# A constant's precision is not ours to say; the others' types are what they do.
+_UNPINNED = {"CONSTANT", "CAST", "SHAPE", "QUANTIZE", "DEQUANTIZE"}
 
 
 class BuildSession:
@@ -63,6 +64,8 @@ class BuildSession:
     def _configure(self) -> None:
         options, config = self.options, self.config
         self._flag("TF32", options.tf32)
+        if options.sparse:
+            self._flag("SPARSE_WEIGHTS", True)
         self._allow_precisions()
         if options.optimization_level is not None:
             config.builder_optimization_level = options.optimization_level

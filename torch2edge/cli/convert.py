@@ -68,6 +68,8 @@ def add_convert(commands: Any, common: argparse.ArgumentParser) -> None:
     how.add_argument("--precision", action="append", default=[], metavar="MODULE=PRECISION", type=_precision,
                      help="of a submodule, or of all that match a pattern such as 'backbone.*': "
                           f"{', '.join(PRECISIONS)}; repeatable")  # fmt: skip
+    how.add_argument("--best", action="store_true", help="weakly typed TensorRT: every precision, the fastest of each layer")
+    how.add_argument("--sparse", action="store_true", help="allow kernels for weights in the 2:4 pattern")
     how.add_argument("--tf32", action="store_true", help="allow TF32 in float32 products")
     how.add_argument("--optimization-level", type=int, choices=range(6), help="0: fast build, 5: fast engine")
     how.add_argument("--workspace", type=int, metavar="MIB", help="most memory for the builder's tactics")
@@ -144,7 +146,8 @@ def _run(arguments: argparse.Namespace) -> int:
         try:
             module = convert(
                 model, inputs, dynamic=axes, dims=dims, fp16=arguments.fp16, bf16=arguments.bf16, int8=arguments.int8,
-                calibration=_calibration(arguments), precisions=dict(arguments.precision), tf32=arguments.tf32,
+                calibration=_calibration(arguments), precisions=dict(arguments.precision), best=arguments.best,
+                sparse=arguments.sparse, tf32=arguments.tf32,
                 device_types=device_types, default_device_type=default, dla_core=arguments.dla_core,
                 gpu_fallback=not arguments.no_gpu_fallback, optimization_level=arguments.optimization_level,
                 workspace=None if arguments.workspace is None else arguments.workspace * 2**20,
