@@ -1,8 +1,7 @@
 """INT8 ranges of values for the DLA, which computes some layers in one scale.
 
-NVIDIA's Deep-Learning-Accelerator-SW, "INT8 calibration": the input and the output of a pooling, all inputs and the output of a
-concatenation, and both inputs of an elementwise layer need the same range (../shared/tensorrt/facts.md, 3.9). The largest of
-them holds all.
+NVIDIA's Deep-Learning-Accelerator-SW says of INT8: the input and the output of a pooling, all inputs and the output of a
+concatenation, and both inputs of an elementwise layer need the same range. The largest of them holds all.
 """
 
 from __future__ import annotations
