@@ -20,7 +20,8 @@ Value = Tensor | torch.Tensor
 LOWEST, HIGHEST = -128, 127
 _ADVICE = (
     "use a symmetric int8 configuration: dtype=torch.qint8, qscheme=torch.per_tensor_symmetric (weights: "
-    "torch.per_channel_symmetric), quant_min=-128, quant_max=127"
+    "torch.per_channel_symmetric), quant_min=-128, quant_max=127, and FakeQuantize, for FusedMovingAvgObsFakeQuantize is not "
+    "symmetric where all values have one sign (behind a ReLU, in small kernels), whatever its qscheme"
 )
 
 

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import torch
 from support.gpu import executes, fast_options
+from support.precision_models import Deep
 from torch import nn
 
 import torch2edge
@@ -25,26 +26,6 @@ pytestmark = [
 strong = pytest.mark.skipif(not capabilities().strongly_typed, reason="a weakly typed TensorRT chooses its precision itself")
 aten = torch.ops.aten
 DATA = [torch.randn(8, 16) for _ in range(9)]
-
-
-class Deep(nn.Module):
-    """``outer`` gives one channel that is a thousand times as large as the rest, to whose error ``mid`` is sensitive."""
-
-    def __init__(self, outlier: float = 1000.0) -> None:
-        super().__init__()
-        self.first, self.outer = nn.Linear(16, 32), nn.Linear(32, 32)
-        self.inner = nn.Sequential(nn.ReLU(), nn.Linear(32, 32))
-        self.last = nn.ModuleList([nn.Linear(32, 32), nn.Linear(32, 4)])
-        with torch.no_grad():
-            self.outer.weight[5] *= outlier
-            self.outer.bias[5] = 0.3 * outlier
-            self.inner[1].weight[:, 5] /= outlier
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        y = self.inner(self.outer(self.first(x)))
-        for layer in self.last:
-            y = layer(y)
-        return y
 
 
 class Lifted(nn.Module):
@@ -153,6 +134,32 @@ def test_precisions_that_were_given_are_where_it_begins() -> None:
     model = Lifted()
     module, _ = builds(model, precisions={"up": "fp16", "last": "bf16", "down": "fp16"}, max_error=2e-2)
     assert module.report.precisions == {"up": "fp32", "last": "bf16", "down": "fp32"}
+
+
+@strong
+def test_int8_of_one_module_that_goes_back() -> None:
+    """Nothing is INT8 at last; nor is there anything to calibrate."""
+    model = Deep()
+    options = {"calibration": DATA, "precisions": {"inner.1": "int8"}, "keep_network": True}
+    module, _ = builds(model, max_error=1e-3, **options)
+    assert module.report.precisions == {"inner.1": "fp32"}
+    assert module.report.precision == "fp32"
+    assert torch2edge.compare(model, module).fault == ""
+
+
+def test_a_calibration_without_int8_stays_an_error() -> None:
+    with pytest.raises(ConfigError, match="calibration is given, but nothing is to be INT8"):
+        builds(Deep(1.0), fp16=True, calibration=DATA, max_error=1e-6)
+
+
+@strong
+def test_the_module_that_is_given_back_can_be_compared() -> None:
+    model = Deep()
+    module, _ = builds(model, int8=True, fp16=True, calibration=DATA, max_error=0.05, keep_network=True)
+    result = torch2edge.compare(model, module, tolerance=1e-9)
+    assert result.fault == "precision"
+    assert result.precision == module.report.precision
+    assert len(result.alone) == 5
 
 
 @strong

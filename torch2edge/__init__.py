@@ -14,6 +14,7 @@ if (_root / "converters" / "__init__.py").exists() and not (_root / "torch2edge"
 from . import errors  # noqa: E402
 from ._trt import trt  # noqa: E402
 from .api import convert, load, plan  # noqa: E402
+from .build.calibration import Calibration, CalibrationWarning  # noqa: E402
 from .comparison import Comparison, compare  # noqa: E402
 from .cut import Plan  # noqa: E402
 from .errors import *  # noqa: E402, F403
@@ -27,6 +28,7 @@ from .sparsity import sparsify_2to4  # noqa: E402
 __version__ = "0.1.0"
 
 __all__ = [
-    "Comparison", "EdgeModule", "Input", "PartitionReport", "PartitionWarning", "PartitionedModule", "Plan",
-    "ReferenceWarning", "Report", "compare", "convert", "converter", "load", "plan", "sparsify_2to4", "trt", *errors.__all__,
+    "Calibration", "CalibrationWarning", "Comparison", "EdgeModule", "Input", "PartitionReport", "PartitionWarning",
+    "PartitionedModule", "Plan", "ReferenceWarning", "Report", "compare", "convert", "converter", "load", "plan",
+    "sparsify_2to4", "trt", *errors.__all__,
 ]  # fmt: skip

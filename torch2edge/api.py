@@ -33,6 +33,7 @@ from .run import EdgeModule, PartitionedModule, read
 from .run.engine_file import FORMAT, check_built_for_here
 from .search import goal_of, search
 from .shapes import Dynamic
+from .sparsity import sparsity_note
 from .trace import torch_versions, trace
 from .verification import by_reference, verify_module, verify_size_one
 
@@ -50,6 +51,8 @@ def convert(
     calibration: Any = None,
     precisions: Mapping[nn.Module | str, str] | None = None,
     strongly_typed: bool | None = None,
+    best: bool = False,
+    sparse: bool = False,
     tf32: bool = False,
     dynamic: Mapping[int | str, Mapping[int, Any]] | None = None,
     dims: Mapping[str, Any] | None = None,
@@ -107,6 +110,8 @@ def convert(
             holds for what is inside too, the innermost wins. An op that needs float32 stays in float32.
         strongly_typed: for TensorRT 10, which has both kinds of networks: False for the weak kind. By default strong, but
             where a DLA is asked for.
+        best: allow half, TF32 and, with a calibration, INT8, and let a weakly typed TensorRT take the fastest of each layer.
+        sparse: allow kernels for weights in the 2:4 pattern (``torch2edge.sparsify_2to4``); the report says which have it.
         tf32: allow TF32 for float32 matrix products and convolutions (10 bits of mantissa).
         device_types: submodule or its path -> ``trt.DeviceType``; it holds for what is inside too, the innermost wins.
         default_device_type: DeviceType of all other layers.
@@ -152,7 +157,7 @@ def convert(
     placed = _device_types(model, device_types, file)
     chosen = _precisions(model, precisions, file)
     options = Options(
-        fp16=fp16, bf16=bf16, int8=int8, precisions=chosen, strongly_typed=strongly_typed, tf32=tf32,
+        fp16=fp16, bf16=bf16, int8=int8, precisions=chosen, strongly_typed=strongly_typed, sparse=sparse, tf32=tf32,
         optimization_level=optimization_level, workspace=workspace, default_device_type=default_device_type,
         device_types=placed, dla_core=dla_core, gpu_fallback=gpu_fallback, tactic_sources=tactic_sources,
         compute_capabilities=tuple(compute_capabilities), fallback=fallback, onnx_exporter=onnx_exporter,
@@ -164,8 +169,14 @@ def convert(
         "dynamic": dynamic, "dims": dims, "min_shapes": min_shapes, "opt_shapes": opt_shapes, "max_shapes": max_shapes,
     }  # fmt: skip
     if fallback == "torch":
+        if calibration is not None or options.uses("int8"):
+            raise ConfigError(
+                "fallback='torch': INT8 of the parts is not there yet, for the data is the whole model's. Convert a part by "
+                "itself, with data of its own inputs"
+            )
         settings = {
-            "fp16": fp16, "bf16": bf16, "strongly_typed": strongly_typed, "tf32": tf32,
+            "fp16": fp16, "bf16": bf16, "strongly_typed": strongly_typed, "best": best,
+            "sparse": sparse, "tf32": tf32,
             "default_device_type": default_device_type, "dla_core": dla_core, "gpu_fallback": gpu_fallback,
             "converters": converters, "optimization_level": optimization_level, "workspace": workspace,
             "tactic_sources": tactic_sources, "compute_capabilities": compute_capabilities, "keep_network": keep_network,
@@ -178,6 +189,7 @@ def convert(
         )  # fmt: skip
     clock = _Clock(progress)
     data = calibration_of(calibration)
+    options = Options.best(options, data is not None) if best else options
     args, kwargs, given_names, declared = read_inputs(positional(inputs), kwargs or {}, device_of(model), **shapes)
     _refuse_dynamic(options, declared, file)
     converting = registry().extended(converters)
@@ -227,7 +239,7 @@ def _engine(options: Options, todo: _Todo) -> EdgeModule:
     report = report_of(graph, road.network_graph, lowered, session, precision, len(plan))
     report.tolerance, report.timings = limit, clock.seconds
     report.notes[:0] = road.notes
-    report.notes += [note] if note else []
+    report.notes += [n for n in (note, sparsity_note(call.model) if options.sparse else "") if n]
     if isinstance(call.model, OnnxModel):
         report.original = call.model.evaluator()
     module = EdgeModule(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
@@ -21,6 +21,7 @@ from .check.comparison import Comparison, DriftRow, homes_of, module_rows, op_ro
 from .check.figures import Compute, Figures, Measured, measure
 from .check.reference import ReferenceExecutor
 from .check.verify import TOLERANCE, TRIALS, draw
+from .contribution import Contribution
 from .errors import ConfigError, InputError
 from .inputs import device_of
 from .marked import engine_with
@@ -32,6 +33,8 @@ from .verification import original_of
 __all__ = ["Comparison", "DriftRow", "compare"]
 
 BATCHES = 4
+NAMED = 3  # modules that a verdict names
+SHARE = 0.1
 BY = ("auto", "engine", "reference")
 
 
@@ -190,10 +193,11 @@ def _judge(
         result.verdict = _conversion(plain, batches[:1], in_float, exact, bool(result.float32))
     elif off > result.tolerance:
         result.fault = "precision"
+        result.alone = Contribution(kept.options, kept.call, kept.road.graph, kept.converting, batches).alone()
         result.verdict = (
             f"the precision is at fault, not the conversion: in float32 the outputs are right (relative L2 error "
             f"{in_float:.2g}), in {result.precision} they are off by {off:.2g}, more than {result.tolerance:g}. "
-            + _advice(result.worst())
+            + _advice(result.alone)
         )
     else:
         also = f", in float32 {in_float:.2g}" if result.float32 else ""
@@ -207,13 +211,15 @@ def _largest(rows: Sequence[DriftRow]) -> float:
     return max((row.rel_l2 for row in rows), default=0.0)
 
 
-def _advice(rows: Sequence[DriftRow]) -> str:
-    if not rows:
-        return "No module adds more than others; convert(max_error=) finds which to keep out"
-    told = ", ".join(f"{row.name or 'the model itself'} ({row.adds:.2g})" for row in rows)
-    entries = ", ".join(f"{module!r}: 'fp32'" for module in dict.fromkeys(row.module for row in rows))
+def _advice(alone: Mapping[str, float]) -> str:
+    """Which modules to keep out: those that alone cause more than a share of what the worst does."""
+    worst = [path for path, error in list(alone.items())[:NAMED] if error > SHARE * max(alone.values())]
+    if not worst:
+        return "The model has this precision itself: no option of convert() changes it"
+    told = ", ".join(f"{path or 'the model itself'} ({alone[path]:.2g} alone)" for path in worst)
+    entries = ", ".join(f"{path!r}: 'fp32'" for path in worst)
     return (
-        f"Most is added in {told}; precisions={{{entries}}} keeps them in float32, and convert(max_error=) finds the fewest "
+        f"Most comes from {told}; precisions={{{entries}}} keeps them in float32, and convert(max_error=) finds the fewest "
         "that must be"
     )
 

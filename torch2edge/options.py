@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -33,6 +33,7 @@ class Options:
     int8: bool = False
     precisions: Mapping[str, str] = field(default_factory=dict)
     strongly_typed: bool | None = None
+    sparse: bool = False
     tf32: bool = False
     optimization_level: int | None = None
     workspace: int | None = None
@@ -85,6 +86,23 @@ class Options:
         """fp32, fp16, bf16 or int8: that of the submodule ``path``, or of the nearest module around it, or of the model."""
         given = nearest(self.precisions, path)
         return given or ("int8" if self.int8 else self.low)
+
+    @staticmethod
+    def best(options: Options, calibrated: bool) -> Options:
+        """``options`` with every precision allowed, for a weakly typed TensorRT to take the fastest of each layer.
+
+        Raises:
+            ConfigError: the network is strongly typed.
+        """
+        caps = capabilities()
+        if options.strong:
+            way = "strongly_typed=False as well" if not caps.strongly_typed else "fp16=True, or int8=True with a calibration"
+            raise ConfigError(
+                f"best=True: in a strongly typed network ({caps.title}) no precision is left to choose; write {way}"
+            )
+        if options.precisions or options.fp16 or options.bf16 or options.int8:
+            raise ConfigError("best=True allows every precision: leave out fp16, bf16, int8 and precisions")
+        return replace(options, fp16=True, int8=calibrated, tf32=True)
 
     @property
     def low(self) -> str:

@@ -16,8 +16,10 @@ from .graph import Graph
 from .inputs import device_of
 from .lower import Registry
 from .lower.fold import fold_batch_norms
+from .lower.fold_prepared import fold_prepared
 from .lower.precision import in_precision
 from .lower.quantize import every_float, has_quantizers, points_of, with_quantizers
+from .lower.ranges import equalized
 from .modules import check_reached
 from .options import Options
 from .structure import flatten_call
@@ -89,7 +91,7 @@ def prepare(graph: Graph, options: Options, converting: Registry, call: Call) ->
     if not any(map(options.uses, ("fp16", "bf16", "int8"))):
         return Prepared(graph)
     if not options.strong:
-        return Prepared(graph, ranges=_ranges(graph, call) if call.calibration else {})
+        return Prepared(graph, ranges=_ranges(graph, options, call) if call.calibration else {})
     return typed(graph, options, converting, call)
 
 
@@ -100,6 +102,8 @@ def typed(graph: Graph, options: Options, converting: Registry, call: Call) -> P
         InputError: see ``calibrate``.
     """
     ops, folded = fold_batch_norms(graph, converting, options.device_of, options.float_of)
+    ops, prepared = fold_prepared(ops, graph.outputs, converting, options.device_of)  # before casts come between
+    folded = [*folded, *prepared]
     graph = replace(graph, ops=ops)
     if call.calibration:
         points = points_of(graph, lambda path: options.precision_of(path) == "int8")
@@ -126,11 +130,12 @@ def _check_calibration(graph: Graph, options: Options, call: Call) -> None:
 # ---- INT8 ---------------------------------------------------------------------------------------------------------------
 
 
-def _ranges(graph: Graph, call: Call) -> dict[int, float]:
+def _ranges(graph: Graph, options: Options, call: Call) -> dict[int, float]:
     """The range of every float value."""
     points = every_float(graph)
     largest = _calibrated(graph, points, call)
-    return {value.index: largest[name] for name, value in points.items()}
+    ranges = {value.index: largest[name] for name, value in points.items()}
+    return equalized(graph, ranges) if options.wants_dla() else ranges
 
 
 def _calibrated(graph: Graph, points: Mapping[str, Any], call: Call) -> dict[str, float]:

@@ -1,42 +1,32 @@
 """max_error= and metric= of convert(): which modules must not be low, found by measuring. Part of api.py, knows the stages.
 
-What each module contributes is measured once, with PyTorch: the traced ops in the arithmetic of the low precision in this
-module alone, against float32. Errors of different modules are taken for independent, so that their squares add up; that gives
-the order in which modules are moved back, and a first guess of how many. Engines then decide: groups of 1, 2, 4, ... more, and
-in the end the smallest number that holds, by bisection.
+What each module contributes (``contribution.py``) gives the order in which modules are moved back, and a first guess of how
+many. Engines then decide: groups of 1, 2, 4, ... more, and in the end the smallest number that holds, by bisection.
 """
 
 from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
 
-from .check.figures import Figures
-from .check.rounding import rounding
-from .check.tf32 import tf32
-from .check.verify import TRIALS, draw
+from .contribution import Contribution, Step, moved
 from .errors import ConfigError, VerificationError
 from .graph import Graph
 from .lower import Registry
-from .lower.float32_ops import MOVES
-from .lower.quantize import is_quantizer
 from .modules import nearest
 from .options import Options
-from .prepare import Call, typed
+from .prepare import Call
 from .report import Report
 from .run import EdgeModule
 
 __all__ = ["BUILDS", "Goal", "goal_of", "search"]
 
 BUILDS = 12  # engines at most
-LOW = (torch.float16, torch.bfloat16)
-# they hand on elements as they are, or one of two numbers: rounded inputs give rounded results
-EXACT = MOVES | {"abs", "clamp", "hardtanh", "leaky_relu", "neg", "relu", "relu6", "_to_copy"}
 
 
 @dataclass(frozen=True)
@@ -90,10 +80,6 @@ def goal_of(
         raise ConfigError(f"{name} and tolerance both say what is good enough: give one")
     if max_error is not None and not verify:
         raise ConfigError("max_error is the error that the check finds: leave verify at True")
-    if not any(map(options.uses, ("fp16", "bf16", "int8"))):
-        raise ConfigError(
-            f"{name}: nothing is low, so nothing can be moved back; give fp16=, bf16=, int8= or precisions= to begin with"
-        )
     return Goal(max_error, metric, max_drop or 0.0)
 
 
@@ -108,17 +94,35 @@ def search(
         engine: builds with other options; its report has the check.
 
     Raises:
+        ConfigError: nothing is low to begin with.
         VerificationError: none of at most ``BUILDS`` engines holds it, among them one with everything moved back.
     """
+    if not any(map(options.uses, ("fp16", "bf16", "int8"))):
+        name = "max_error" if goal.metric is None else "metric"
+        raise ConfigError(
+            f"{name}: nothing is low, so nothing can be moved back; give fp16=, bf16=, int8= or precisions= to begin with"
+        )
     if call.calibration is not None and hasattr(call.calibration.data, "__next__"):  # it may be needed again
         held = list(itertools.islice(call.calibration.data, call.calibration.batches))
         call.calibration = replace(call.calibration, data=held)
     tries = _Tries(options, goal, call, sorted({op.module for op in graph.ops}), engine)
     if not tries.holds(0):
-        contribution = _Contribution(options, call, graph, converting, tries.paths)
+        contribution = Contribution(options, call, graph, converting)
         tries.steps = contribution.steps()
-        _narrow(tries, contribution.guess(tries.steps, goal.max_error))
+        _narrow(tries, _guess(contribution, tries.steps, goal.max_error))
     return tries.finish()
+
+
+def _guess(contribution: Contribution, steps: Sequence[Step], max_error: float | None) -> int:
+    """How many steps will do; 1 where the goal is a metric, of which nothing is known."""
+    first, last = 1, len(steps)
+    while max_error is not None and first < last:
+        middle = (first + last) // 2
+        if contribution.error(moved(contribution.given, steps[:middle])) <= max_error:
+            last = middle
+        else:
+            first = middle + 1
+    return first
 
 
 def _narrow(tries: _Tries, guess: int) -> None:
@@ -137,27 +141,6 @@ def _narrow(tries: _Tries, guess: int) -> None:
             count, stride = middle, 2 * stride
         else:
             failed, stride = middle, count
-
-
-# ---- steps --------------------------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class Step:
-    """One module to a higher precision, and by how much the square of the error falls."""
-
-    module: str
-    precision: str
-    gain: float
-
-
-def moved(precisions: Mapping[str, str], steps: Iterable[Step]) -> dict[str, str]:
-    """``precisions``, one entry per module in which ops ran, after some steps; float32 is never left again."""
-    result = dict(precisions)
-    for step in steps:
-        if result[step.module] != "fp32":
-            result[step.module] = step.precision
-    return result
 
 
 def shortest(wanted: Mapping[str, str], given: Mapping[str, str], default: str) -> dict[str, str]:
@@ -209,6 +192,9 @@ class _Tries:
     best: _Tried | None = None
     baseline: float | None = None
 
+    def __post_init__(self) -> None:
+        self.calibration = self.call.calibration
+
     @property
     def left(self) -> int:
         """How many may be built yet."""
@@ -234,8 +220,14 @@ class _Tries:
         wanted = moved({path: options.precision_of(path) for path in self.paths}, self.steps[:count])
         return shortest(wanted, options.precisions, "int8" if options.int8 else options.low)
 
-    def _build(self, count: int) -> _Tried:
+    def _use(self, count: int) -> Options:
+        """The options after so many steps; without INT8 there is nothing to calibrate."""
         options = replace(self.options, precisions=self.precisions(count))
+        self.call.calibration = self.calibration if options.uses("int8") or count == 0 else None
+        return options
+
+    def _build(self, count: int) -> _Tried:
+        options = self._use(count)
         if self.goal.metric is None:
             module = self.engine(replace(options, tolerance=math.inf))
             report = module.report
@@ -266,6 +258,7 @@ class _Tries:
         """
         best = self.best
         assert best is not None
+        self._use(best.count)
         report, chosen = best.report, self.precisions(best.count)
         builds = f"{len(self.scores)} build{'s' * (len(self.scores) != 1)}"
         if report is not None:
@@ -297,69 +290,3 @@ def _number(given: Any) -> float:
         return float(given)
     except (TypeError, ValueError) as error:
         raise ConfigError(f"metric gave a {type(given).__name__}; it must give a number, higher is better") from error
-
-
-# ---- what each module contributes ---------------------------------------------------------------------------------------
-
-
-class _Contribution:
-    """Errors of the outputs with some modules low, by PyTorch, in the arithmetic of the low precision."""
-
-    def __init__(self, options: Options, call: Call, graph: Graph, converting: Registry, paths: Sequence[str]) -> None:
-        self._options, self._call, self._graph, self._converting = options, call, graph, converting
-        self._low = {path: options.precision_of(path) for path in paths}
-        self._inputs = call.seen or [draw(call.tensors, trial) for trial in TRIALS]
-        with tf32(False):
-            self._exact = [graph.replay(inputs) for inputs in self._inputs]
-
-    def error(self, precisions: Mapping[str, str]) -> float:
-        """The largest relative L2 error of an output, with these precisions."""
-        options = replace(self._options, precisions=dict(precisions))
-        graph = rounding(typed(self._graph, options, self._converting, self._call).graph)
-        worst = 0.0
-        for inputs, exact in zip(self._inputs, self._exact):
-            with tf32(False):
-                results = graph.replay(inputs)
-            for given, expected in zip(results, exact):
-                figures = Figures()
-                figures.add(given, expected)
-                worst = max(worst, figures.rel_l2)
-        return worst
-
-    def steps(self) -> list[Step]:
-        """Every module's steps to higher precisions, the largest gain first."""
-        quantized, low = self._computing()
-        exact = dict.fromkeys(self._low, "fp32")
-        found = []
-        for path in sorted(quantized | low):
-            in_floats = self._options.low if self._low[path] == "int8" else self._low[path]
-            above = self.error({**exact, path: in_floats}) if path in low else 0.0
-            if path in low:
-                found.append(Step(path, "fp32", above**2))
-            if path in quantized:
-                error = self.error({**exact, path: "int8"})
-                target = in_floats if path in low else "fp32"
-                found.append(Step(path, target, error**2 - above**2 if math.isfinite(above) else 0.0))
-        return sorted(found, key=lambda step: -step.gain)
-
-    def _computing(self) -> tuple[set[str], set[str]]:
-        """Modules that quantize, and those that round to half or bfloat16 by themselves."""
-        graph = typed(self._graph, self._options, self._converting, self._call).graph
-        quantized = {op.module for op in graph.ops if is_quantizer(op.target) and self._low.get(op.module) == "int8"}
-        low = {
-            op.module for op in graph.ops
-            if op.short_name not in EXACT and self._options.float_of(op.module) in LOW
-            and any(v is not None and v.dtype in LOW for v in op.outputs)
-        }  # fmt: skip
-        return quantized if self._call.calibration else set(), low
-
-    def guess(self, steps: Sequence[Step], max_error: float | None) -> int:
-        """How many steps will do; 1 where the goal is a metric, of which nothing is known."""
-        first, last = 1, len(steps)
-        while max_error is not None and first < last:
-            middle = (first + last) // 2
-            if self.error(moved(self._low, steps[:middle])) <= max_error:
-                last = middle
-            else:
-                first = middle + 1
-        return first

@@ -14,9 +14,10 @@ from torch import nn
 
 from .errors import ConfigError
 
-__all__ = ["has_2to4", "sparse_modules", "sparsify_2to4"]
+__all__ = ["has_2to4", "sparse_modules", "sparsify_2to4", "sparsity_note"]
 
 GROUP, ZEROS = 4, 2
+SHOWN = 5  # layers that a note names
 _LAYERS = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d)
 
 
@@ -33,6 +34,16 @@ def has_2to4(weight: torch.Tensor) -> bool:
 def sparse_modules(model: nn.Module) -> dict[str, bool]:
     """Path of each linear and convolution layer -> whether its weight has the pattern."""
     return {path: has_2to4(module.weight.detach()) for path, module in _layers(model)}
+
+
+def sparsity_note(model: nn.Module) -> str:
+    """For the report: which layers have the pattern."""
+    found = sparse_modules(model)
+    have = [path or "the model itself" for path, sparse in found.items() if sparse]
+    if not have:
+        return "note: sparse=True has no effect: no layer has the 2:4 pattern; torch2edge.sparsify_2to4(model) makes it"
+    shown = ", ".join(have[:SHOWN]) + (f" and {len(have) - SHOWN} more" if len(have) > SHOWN else "")
+    return f"note: {len(have)} of {len(found)} layers have weights in the 2:4 pattern: {shown}"
 
 
 def sparsify_2to4(model: nn.Module, modules: Iterable[str | nn.Module] | None = None) -> list[str]:

@@ -233,6 +233,27 @@ def test_quantize_per_channel(bench: Any) -> None:
     np.testing.assert_array_equal(bench.one(layer), expected)
 
 
+@pytest.mark.parametrize("axis", [0, 1, 2])
+def test_dequantize_per_channel(bench: Any, axis: int) -> None:
+    codes = torch.randint(-128, 128, (3, 4, 5), dtype=torch.int8)
+    scale = f32(np.linspace(0.05, 0.4, codes.shape[axis]))
+    layer = bench.network.add_dequantize(bench.input(codes), bench.constant(scale), trt.float32)
+    layer.axis = axis
+    shape = [1, 1, 1]
+    shape[axis] = -1
+    np.testing.assert_array_equal(bench.one(layer), codes.numpy().astype(np.float32) * scale.reshape(shape))
+
+
+def test_quantize_divides(bench: Any) -> None:
+    """By the documentation it is input / scale: at ties a product with 1 / scale gives another code."""
+    step = np.float32(0.0371)
+    x = torch.tensor([float(np.float32(k + 0.5) * step) for k in range(-120, 120)])
+    layer = bench.network.add_quantize(bench.input(x), bench.constant(step), trt.int8)
+    expected = np.round(x.numpy() / step)
+    assert (expected != np.round(x.numpy() * (np.float32(1) / step))).any()
+    np.testing.assert_array_equal(bench.one(layer), expected)
+
+
 def test_quantize_to_fp8(bench: Any) -> None:
     x = bench.input(torch.tensor([1.0, 1.0625, 1.1875, 500.0]))  # steps of 1/8 from 1 on: both ties go to even
     quantized = bench.network.add_quantize(x, bench.constant(1.0), trt.fp8).get_output(0)

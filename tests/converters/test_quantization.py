@@ -8,6 +8,7 @@ import pytest
 import torch
 import torch.ao.quantization.fx._decomposed  # registers torch.ops.quantized_decomposed
 from support.rows import BF16, F16, Row, Spec, check_row, convert_row, rows
+from support.torch_features import where_cpu_computes
 from torch import nn
 from torch.nn import functional as F
 
@@ -70,6 +71,7 @@ class Weights(nn.Module):
         return layer._conv_forward(x, self.weight(), layer.bias)
 
 
+HALVES = [(lambda x: FAKE(x, 0.031, 0, -128, 127), IMAGE), (lambda x: FAKE(x, 0.031, 0, -90, 90), IMAGE)]
 TENSORS = [
     *rows(PER_TENSOR, [
         (lambda x: FAKE(x, 0.031, 0, -128, 127), IMAGE), (lambda x: FAKE(x, 0.05, 0, -127, 127), IMAGE),
@@ -79,8 +81,8 @@ TENSORS = [
         (lambda x: FAKE(x, 0.031, 0, -128, 127), ()),
         (lambda x: x + FAKE(torch.linspace(-9, 9, 12), 0.05, 0, -128, 127), IMAGE),
     ]),
-    *rows(PER_TENSOR, [(lambda x: FAKE(x, 0.031, 0, -128, 127), IMAGE), (lambda x: FAKE(x, 0.031, 0, -90, 90), IMAGE)],
-          (F16, BF16)),
+    *rows(PER_TENSOR, HALVES, (F16,)),
+    *where_cpu_computes(lambda: FAKE(torch.ones(1, dtype=BF16), 0.1, 0, -128, 127), rows(PER_TENSOR, HALVES, (BF16,))),
     *rows(PER_TENSOR_QPARAMS, [
         (lambda x: FAKE(x, torch.tensor([0.031]), zeros(), -128, 127), IMAGE),
         (lambda x: FAKE(x, torch.tensor(0.041), torch.tensor(0, dtype=torch.int32), -127, 127), (3, 5)),

@@ -120,7 +120,7 @@ def test_shapes_that_are_the_samples_are_taken():
         ({"min_shapes": [(1, 2)]}, "min_shapes asks for"),
         ({"opt_shapes": [(2, 3)]}, "opt_shapes asks for"),
         ({"opt_shapes": []}, "nested like the inputs"),
-        ({"int8_mode": True}, "no INT8 calibration yet"),
+        ({"int8_mode": True, "int8_calib_algorithm": "legacy"}, "algorithm is 'legacy'"),
         ({"avg_timing_iterations": 4}, "keeps TensorRT's own number"),
         ({"log_level": "verbose"}, "log_level is 'verbose'"),
         ({"dla_core": 1}, "dla_core is given"),
@@ -172,6 +172,21 @@ def test_fp16_mode():
     module = torch2trt(nn.Linear(3, 2).eval(), [x], fp16_mode=True)
     assert module(x).dtype == torch.float32
     assert module.report.precision == "fp16+fp32"
+
+
+@pytest.mark.filterwarnings("ignore:calibration")
+@pytest.mark.parametrize("kind", ["dataset", "items", "inputs"])
+def test_int8_mode(kind):
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(16, 32), nn.ReLU(), nn.Linear(32, 8)).eval()
+    items = [[torch.randn(4, 16)] for _ in range(12)]
+    data = {"dataset": ListDataset(items), "items": items, "inputs": None}[kind]
+    module = torch2trt(model, items[0], int8_mode=True, int8_calib_dataset=data, int8_calib_algorithm="minmax")
+    assert module.report.precision == "fp32+int8"
+    x = torch.cat([item[0] for item in items[:1]])
+    with torch.no_grad():
+        error = (module(x) - model(x)).norm() / model(x).norm()
+    assert 1e-4 < float(error) < 0.05
 
 
 def test_other_options_are_passed_on():

@@ -15,7 +15,9 @@ from ..options import Options
 __all__ = ["BuildSession"]
 
 DEFAULT_COMPUTE_CAPABILITY = "8.6"
-_UNPINNED = {"CONSTANT", "CAST", "SHAPE"}  # a constant's precision is not ours to say; the others' types are what they do
+_IN_INT8 = {"CONVOLUTION", "DECONVOLUTION"}
+# A constant's precision is not ours to say; the others' types are what they do.
+_UNPINNED = {"CONSTANT", "CAST", "SHAPE", "QUANTIZE", "DEQUANTIZE"}
 
 
 class BuildSession:
@@ -62,6 +64,8 @@ class BuildSession:
     def _configure(self) -> None:
         options, config = self.options, self.config
         self._flag("TF32", options.tf32)
+        if options.sparse:
+            self._flag("SPARSE_WEIGHTS", True)
         self._allow_precisions()
         if options.optimization_level is not None:
             config.builder_optimization_level = options.optimization_level
@@ -141,6 +145,10 @@ class BuildSession:
         for layer in layers:
             given = nearest(self.options.precisions, layer.module)
             if given is None or layer.dtype != torch.float32 or layer.raw.type.name in _UNPINNED:
+                continue
+            if given == "int8":  # an order only where there are INT8 kernels for any shape
+                if layer.raw.type.name in _IN_INT8:
+                    layer.raw.precision = trt.DataType.INT8
                 continue
             kind = to_trt_dtype(self.options.float_of(layer.module))
             layer.raw.precision = kind

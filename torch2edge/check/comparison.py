@@ -13,9 +13,6 @@ from .figures import Figures, Measured
 
 __all__ = ["Comparison", "DriftRow", "homes_of", "module_rows", "op_rows", "output_rows", "values_to_hold"]
 
-NAMED = 3  # modules that a verdict names
-SHARE = 0.1  # of the largest: what adds less is not named
-
 
 @dataclass
 class DriftRow:
@@ -49,6 +46,8 @@ class Comparison:
         rows: a row per module in which ops ran, or per op, in order of execution. A batch norm that is part of the convolution
             before stands in the convolution's row.
         outputs: a row per output of the model.
+        alone: module -> the relative L2 error of the outputs if it alone were in its low precision, by PyTorch, the largest
+            first; measured where the precision is at fault. An error inside that hardly reaches the outputs is small here.
         float32: the outputs of the same model converted in float32; empty where the network is in float32 itself.
         compared_by: what computed the network.
     """
@@ -62,15 +61,11 @@ class Comparison:
     rows: list[DriftRow] = field(default_factory=list)
     outputs: list[DriftRow] = field(default_factory=list)
     float32: list[DriftRow] = field(default_factory=list)
+    alone: dict[str, float] = field(default_factory=dict)
 
     def to_dict(self) -> dict[str, Any]:
         """The comparison as plain dicts, lists, strings and numbers."""
         return asdict(self)
-
-    def worst(self, count: int = NAMED) -> list[DriftRow]:
-        """The rows that add most to the error, the largest first; none that adds less than a tenth of the first."""
-        ordered = sorted(self.rows, key=lambda row: -row.adds)[:count]
-        return [row for row in ordered if row.adds > 0 and row.adds >= SHARE * ordered[0].adds]
 
     def __str__(self) -> str:
         """The verdict, and tables."""
@@ -78,6 +73,9 @@ class Comparison:
         head = ["precision", "max abs", "rel L2", "cosine", "SNR dB"]
         modules = [[r.name or "(model)", r.kind, *_cells(r), f"{r.adds:.2g}"] for r in self.rows]
         parts = [self.verdict, said, table(["module", "gives", *head, "adds"], modules)]
+        if self.alone:
+            costs = [[path or "(model)", f"{error:.2g}"] for path, error in self.alone.items()]
+            parts.append(table(["module", "error of the outputs if it alone were low"], costs))
         for name, rows in (("output", self.outputs), ("output in float32", self.float32)):
             parts += [table([name, *head], [[r.name, *_cells(r)] for r in rows])] if rows else []
         return "\n\n".join(parts)

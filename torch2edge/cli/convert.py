@@ -18,6 +18,7 @@ from .. import _trt
 from .._trt import capabilities
 from ..api import convert
 from ..bench import time_cuda
+from ..build.calibration import ALGORITHMS, Calibration
 from ..check.tf32 import tf32 as tf32_switched
 from ..errors import ConfigError, InputError, VerificationError
 from ..lower import OnnxFile
@@ -60,9 +61,15 @@ def add_convert(commands: Any, common: argparse.ArgumentParser) -> None:
     low = how.add_mutually_exclusive_group()
     low.add_argument("--fp16", action="store_true", help="compute in half precision where the op allows it")
     low.add_argument("--bf16", action="store_true", help="the same in bfloat16 (from TensorRT 10 on)")
+    how.add_argument("--int8", action="store_true", help="quantize; needs --calibration, or a model that quantizes itself")
+    how.add_argument("--calibration", metavar="FOLDER", help="a folder of images for a model with one input, RGB / 255")
+    how.add_argument("--calibration-cache", metavar="FILE", help="JSON file with the ranges: read if it exists, else written")
+    how.add_argument("--algorithm", choices=ALGORITHMS, default="entropy", help="of the calibration (default entropy)")
     how.add_argument("--precision", action="append", default=[], metavar="MODULE=PRECISION", type=_precision,
                      help="of a submodule, or of all that match a pattern such as 'backbone.*': "
                           f"{', '.join(PRECISIONS)}; repeatable")  # fmt: skip
+    how.add_argument("--best", action="store_true", help="weakly typed TensorRT: every precision, the fastest of each layer")
+    how.add_argument("--sparse", action="store_true", help="allow kernels for weights in the 2:4 pattern")
     how.add_argument("--tf32", action="store_true", help="allow TF32 in float32 products")
     how.add_argument("--optimization-level", type=int, choices=range(6), help="0: fast build, 5: fast engine")
     how.add_argument("--workspace", type=int, metavar="MIB", help="most memory for the builder's tactics")
@@ -117,6 +124,12 @@ def _precision(text: str) -> tuple[str, str]:
     return path, name
 
 
+def _calibration(arguments: argparse.Namespace) -> Calibration | None:
+    if arguments.calibration is None:
+        return None
+    return Calibration(arguments.calibration, algorithm=arguments.algorithm, cache=arguments.calibration_cache)
+
+
 def _run(arguments: argparse.Namespace) -> int:
     is_file = arguments.model.endswith(".onnx")
     shapes, dtypes = _in_file(arguments) if is_file else declared(arguments)
@@ -132,10 +145,11 @@ def _run(arguments: argparse.Namespace) -> int:
         inputs: list[Any] = [drawn] if arguments.list else list(drawn)
         try:
             module = convert(
-                model, inputs, dynamic=axes, dims=dims, fp16=arguments.fp16, bf16=arguments.bf16,
-                precisions=dict(arguments.precision), tf32=arguments.tf32, device_types=device_types,
-                default_device_type=default, dla_core=arguments.dla_core, gpu_fallback=not arguments.no_gpu_fallback,
-                optimization_level=arguments.optimization_level,
+                model, inputs, dynamic=axes, dims=dims, fp16=arguments.fp16, bf16=arguments.bf16, int8=arguments.int8,
+                calibration=_calibration(arguments), precisions=dict(arguments.precision), best=arguments.best,
+                sparse=arguments.sparse, tf32=arguments.tf32,
+                device_types=device_types, default_device_type=default, dla_core=arguments.dla_core,
+                gpu_fallback=not arguments.no_gpu_fallback, optimization_level=arguments.optimization_level,
                 workspace=None if arguments.workspace is None else arguments.workspace * 2**20,
                 tactic_sources=arguments.tactic_sources, compute_capabilities=arguments.compute_capability,
                 fallback=arguments.fallback, onnx_exporter=arguments.onnx_exporter, onnx_opset=arguments.onnx_opset,

@@ -16,7 +16,7 @@ from ..graph import Constant, Graph, Op, Value
 from .check import bind
 from .registry import Registry
 
-__all__ = ["fold_batch_norms"]
+__all__ = ["BATCH_NORMS", "affine", "fold_batch_norms", "host", "is_own"]
 
 aten = torch.ops.aten
 CONVOLUTIONS = {aten.convolution.default, aten.conv1d.padding, aten.conv2d.padding, aten.conv3d.padding}
@@ -42,9 +42,9 @@ def fold_batch_norms(
     ops: list[Op | None] = list(graph.ops)
     folded = []
     for i, op in enumerate(graph.ops):
-        if op.target in CONVOLUTIONS and _own(op, registry):
+        if op.target in CONVOLUTIONS and is_own(op, registry):
             convolutions[op.outputs[0].index] = i  # type: ignore[union-attr]
-        elif op.target in BATCH_NORMS and _own(op, registry):
+        elif op.target in BATCH_NORMS and is_own(op, registry):
             given = bind(op)["input"]
             place = convolutions.get(given.index) if isinstance(given, Value) and uses[given.index] == 1 else None
             if place is None or device_of(graph.ops[place].module) != device_of(op.module):
@@ -56,7 +56,8 @@ def fold_batch_norms(
     return [op for op in ops if op is not None], folded
 
 
-def _own(op: Op, registry: Registry) -> bool:
+def is_own(op: Op, registry: Registry) -> bool:
+    """Whether torch2edge's own converter converts ``op``."""
     entry = registry.get(op.target)
     return entry is not None and entry.function.__module__.startswith("torch2edge.converters.")
 
@@ -72,8 +73,8 @@ def _merged(convolution: Op, norm: Op, last: torch.dtype) -> Op | None:
     if before is None or after is None or not before.dtype == after.dtype == given["weight"].dtype:
         return None
     transposed = bool(given.get("transposed"))
-    scale, bias = _affine(given["bias"], told)
-    weight = _scaled(_host(given["weight"]), scale, given["groups"] if transposed else 0)
+    scale, bias = affine(given["bias"], told)
+    weight = _scaled(host(given["weight"]), scale, given["groups"] if transposed else 0)
     bias = bias.to(weight.dtype)
     if not _keep_their_digits(weight, bias, 1 if transposed else 0, torch.float16 in (last, weight.dtype)):
         return None
@@ -81,16 +82,16 @@ def _merged(convolution: Op, norm: Op, last: torch.dtype) -> Op | None:
     return Op(convolution.target, (), arguments, [after], convolution.module, convolution.source)
 
 
-def _host(constant: Constant) -> torch.Tensor:
+def host(constant: Constant) -> torch.Tensor:
     """TensorRT takes its weights from there; and a GPU's first use of a kernel can take seconds."""
     return constant.tensor.detach().cpu()
 
 
-def _affine(bias: Constant | None, told: dict[str, Any]) -> tuple[torch.Tensor, torch.Tensor]:
+def affine(bias: Constant | None, told: dict[str, Any]) -> tuple[torch.Tensor, torch.Tensor]:
     """By what the convolution's weights are multiplied, and the new bias; in float64."""
-    tensors = {name: _host(value).double() for name, value in told.items() if isinstance(value, Constant)}
+    tensors = {name: host(value).double() for name, value in told.items() if isinstance(value, Constant)}
     scale = (tensors["running_var"] + told["eps"]).rsqrt() * tensors.get("weight", 1)
-    shift = (0 if bias is None else _host(bias).double()) - tensors["running_mean"]
+    shift = (0 if bias is None else host(bias).double()) - tensors["running_mean"]
     return scale, shift * scale + tensors.get("bias", 0)
 
 

@@ -15,6 +15,7 @@ from ..graph import Constant, Graph, Op, Value, map_tensors
 from ..sizes import expression, has_symbolic, settle, text
 from .check import bind, check
 from .fold import fold_batch_norms
+from .fold_prepared import fold_prepared
 from .network import Network, Tensor
 from .network.symbols import is_symbolic, symbols
 from .registry import Registry
@@ -63,11 +64,12 @@ def lower(
     input_names = _inputs(graph, net, env, input_names)
     environment = _shape_env(graph) if dynamic else None
     ops, folded = fold_batch_norms(graph, registry, device_of)
+    ops, prepared = fold_prepared(ops, graph.outputs, registry, device_of)
     for op in ops:
         _convert(op, net, registry, env, environment)
     output_names = _outputs(graph, net, env, output_names)
     tensor_names = {index: t.raw.name for index, t in env.items()}
-    return Lowered(net, [v.dtype for v in graph.outputs], input_names, output_names, tensor_names, folded)
+    return Lowered(net, [v.dtype for v in graph.outputs], input_names, output_names, tensor_names, [*folded, *prepared])
 
 
 class _Env(dict[int, Tensor]):

@@ -40,8 +40,8 @@ def check_model(model: nn.Module) -> None:
                 f"{who} is compiled, and torch {torch.__version__} cannot run it uncompiled: put its _orig_mod in its place, "
                 "and compile what convert() gives back."
             )
-    check_state(model)
     refuse_observers(model)
+    check_state(model)
     devices = {str(t.device) for t in (*model.parameters(), *model.buffers())}
     if len(devices) > 1:
         raise InputError(f"the model is spread over {', '.join(sorted(devices))}; move it to one device first")
@@ -74,8 +74,13 @@ def check_state(model: nn.Module) -> None:
 
 
 def _is_quantized(kind: type[nn.Module]) -> bool:
-    """Modules with packed int8 weights; the reference ones are made of quantize and dequantize ops."""
+    """Modules with packed int8 weights; the reference ones are made of quantize and dequantize ops.
+
+    FloatFunctional lives among them, and is float: the place of a fake quantization behind an addition.
+    """
     home = kind.__module__
+    if kind.__name__ in ("FloatFunctional", "FXFloatFunctional"):
+        return False
     return home.startswith(("torch.ao.nn.quantized", "torch.ao.nn.intrinsic.quantized", "torch.nn.quantized")) and (
         "reference" not in home
     )

@@ -19,6 +19,7 @@ from .checks import check_inputs, check_model
 from .compiled import eager_only
 from .exporting import as_exporting
 from .hooks import module_paths
+from .modelopt import modelopt_as_torch
 from .source import innermost, place
 from .state import RefuseDataAssignment, held, no_draws, unchanged
 from .symbolic import Symbols
@@ -86,7 +87,7 @@ def _trace(
     call = unflatten(structure, stand_ins)
     with (
         contextlib.closing(tracer), _one_at_a_time, unchanged(model, everything), no_draws(), eager_only(),
-        _sizes(symbols, tracer), as_exporting(), torch.inference_mode(),
+        _sizes(symbols, tracer), as_exporting(), modelopt_as_torch(), torch.inference_mode(),
     ):  # fmt: skip
         with module_paths(model, tracer, module_classes), whole_functions(tracer, functions):
             result = _run(model, call["args"], call["kwargs"], tracer)

@@ -35,7 +35,8 @@ def amax_of(observer: Extremes, algorithm: str, share: float) -> float:
     largest = max(below, above)
     if largest == 0:
         return ALL_ZERO
-    if not isinstance(observer, Histogram) or below == -above:
+    whole = algorithm == "minmax" or (algorithm == "percentile" and share == 100) or below == -above
+    if whole or not isinstance(observer, Histogram):
         return float(largest)
     counts, width = observer.linear(), observer.width
     if algorithm == "percentile":
@@ -97,6 +98,9 @@ def entropy(counts: torch.Tensor, width: float) -> float:
     quantized form is made of the bins without them, each level's elements spread evenly over the level's bins that are not
     empty. The first bin, where the zeros are, is left out: zero is exact at every scale, and after a ReLU it would outweigh
     all else. Of equal divergences the larger amax is taken.
+
+    The slide leaves open what to do where the last bin is empty without the elements beyond: the divergence would be infinite,
+    and one far outlier in a gap would keep a tensor from being clipped at all. Here such a bin counts as one element.
     """
     counts = counts.double()
     counts[0] = 0
@@ -107,20 +111,23 @@ def entropy(counts: torch.Tensor, width: float) -> float:
     running = torch.cat((torch.zeros(1, dtype=torch.float64), counts.cumsum(0)))
     filled = torch.cat((torch.zeros(1, dtype=torch.float64), (counts > 0).double().cumsum(0)))
     candidates = torch.arange(LEVELS, used + 1)
-    # level l of candidate n holds the bins j with floor(j * 128 / n) == l
-    edges = (torch.arange(LEVELS + 1) * candidates[:, None] + LEVELS - 1) // LEVELS
+    # level l of candidate n holds the bins j with floor(j * 128 / n) == l; a shift by 7 divides by 128
+    edges = (torch.arange(LEVELS + 1) * candidates[:, None] + LEVELS - 1) >> 7
     sums, sizes = running[edges].diff(dim=1), filled[edges].diff(dim=1)
-    share = sums / sizes.clamp(min=1)  # of each of a level's bins that are not empty
     total, kept = running[-1], running[candidates]
-    last = counts[candidates - 1]
-    outliers = total - kept
-    # sum of P log P - P log Q over the bins, where P is the reference and Q its quantized form, each by its own sum
+    last, outliers = counts[candidates - 1], total - kept
+    alone = ((last == 0) & (outliers > 0)).double()
+    sums[:, -1] += alone
+    sizes[:, -1] += alone
+    share = sums / sizes.clamp(min=1)  # of each of a level's bins that are not empty
+    # sum of P log P - P log Q over the bins, where P is the reference and Q its quantized form, each by its own sum. Within a
+    # level Q is one number, so that the sum over its bins is that of their P; the last one's has the elements beyond too.
     plogp = torch.cat((torch.zeros(1, dtype=torch.float64), torch.special.xlogy(counts, counts).cumsum(0)))[candidates]
     plogp += torch.special.xlogy(last + outliers, last + outliers) - torch.special.xlogy(last, last)
-    plogq = torch.special.xlogy(sums, share).sum(1) + torch.special.xlogy(outliers, share[:, -1])
-    divergence = (plogp - plogq) / total - math.log(total) + kept.log()
-    # elements beyond, in a bin that is empty without them: Q is zero where P is not
-    divergence[((last == 0) & (outliers > 0)) | (kept == 0)] = math.inf
+    logq = share.clamp_(min=1e-300).log_()  # an empty level has nothing to weigh it with
+    plogq = (sums * logq).sum(1) + (outliers - alone) * logq[:, -1]
+    divergence = (plogp - plogq) / total - math.log(total) + (kept + alone).log()
+    divergence[kept == 0] = math.inf
     best = divergence <= divergence.min() + 1e-12
     return width * (int(candidates[best][-1]) + 0.5)
 

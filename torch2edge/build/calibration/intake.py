@@ -28,7 +28,6 @@ class Intake:
 
     Attributes:
         samples: how many went to the graph so far, by axis 0 of the first input.
-        rebatched: whether batches were put together or taken apart.
     """
 
     def __init__(
@@ -38,7 +37,7 @@ class Intake:
         self.graph, self.args, self.kwargs, self.device = graph, list(args), dict(kwargs), device
         self.names = graph.input_names
         self.examples, self.structure = flatten_call(self.args, self.kwargs)
-        self.samples, self.rebatched = 0, False
+        self.samples = 0
         self._given, self._parameters = calibration.batch_to_inputs, list(parameters)
         self._left: dict[Any, list[torch.Tensor]] = {}  # samples that wait, by their shapes
         sizes = {int(t.shape[0]) if t.dim() else -1 for t in self.examples}
@@ -165,10 +164,12 @@ class Intake:
         return cast.to(self.device, value.dtype, non_blocking=True).contiguous()
 
     def _shape(self, i: int) -> str:
-        axes = self.graph.axes.get(i, {})
-        sizes = [
-            self.graph.dims[axes[a]].allowed if a in axes else str(int(n)) for a, n in enumerate(self.graph.inputs[i].shape)
-        ]
+        """``(batch: 1 to 16, 3, 224, 224)``"""
+        axes, sizes = self.graph.axes.get(i, {}), []
+        for axis, size in enumerate(self.graph.inputs[i].shape):
+            dim = self.graph.dims[axes[axis]] if axis in axes else None
+            named = f"{dim.name}: " if dim and dim.name.isidentifier() else ""
+            sizes.append(f"{named}{dim.allowed}" if dim else str(int(size)))
         return f"({', '.join(sizes)}{',' if len(sizes) == 1 else ''})"
 
     # ---- how many at a time ---------------------------------------------------------------------------------------------
@@ -179,44 +180,37 @@ class Intake:
         Raises:
             InputError: the sizes contradict each other or what the model demands.
         """
-        if self._taken(tensors):
+        if self._taken([tuple(t.shape) for t in tensors]):
             self.samples += _samples(tensors)
             yield tensors
             return
-        counts = {int(t.shape[0]) for t in tensors} if self._size else {0, 1}
-        if len(counts) > 1:
+        rest = tuple(tuple(t.shape[1:]) for t in tensors)
+        if not self._size or len({len(t) for t in tensors}) > 1 or not self._taken([(self._size, *r) for r in rest]):
             told = ", ".join(f"{n} {tuple(t.shape)}" for n, t in zip(self.names, tensors))
             takes = ", ".join(f"{n} {self._shape(i)}" for i, n in enumerate(self.names))
             raise InputError(f"calibration: batch {number} has {told}, but the model takes {takes}{self._demands()}")
-        self.rebatched = True
-        shapes = tuple(t.shape[1:] for t in tensors)
-        waiting = self._left.pop(shapes, None)
+        waiting = self._left.pop(rest, None)
         joined = [torch.cat(pair) for pair in zip(waiting, tensors)] if waiting else tensors
         whole = len(joined[0]) // self._size * self._size
         if whole < len(joined[0]):
-            self._left[shapes] = [t[whole:] for t in joined]
+            self._left[rest] = [t[whole:] for t in joined]
         for start in range(0, whole, self._size):
-            piece = [t[start : start + self._size].contiguous() for t in joined]
-            self._check(piece, number)
             self.samples += self._size
-            yield piece
+            yield [t[start : start + self._size].contiguous() for t in joined]
 
-    def _check(self, piece: list[torch.Tensor], number: int) -> None:
-        if not self._taken(piece):
-            told = ", ".join(f"{n} {tuple(t.shape)}" for n, t in zip(self.names, piece))
-            raise InputError(f"calibration: batch {number}: the model does not take {told}{self._demands()}")
-
-    def _taken(self, tensors: Sequence[torch.Tensor]) -> bool:
+    def _taken(self, shapes: Sequence[tuple[int, ...]]) -> bool:
         """Whether the graph takes these shapes as they are."""
-        graph = self.graph
-        for i, (tensor, value) in enumerate(zip(tensors, graph.inputs)):
+        graph, sizes = self.graph, dict[str, int]()
+        for i, (shape, value) in enumerate(zip(shapes, graph.inputs)):
             axes = graph.axes.get(i, {})
-            for axis, (size, wanted) in enumerate(zip(tensor.shape, value.shape)):
-                if not (graph.dims[axes[axis]].allows(size) if axis in axes else size == int(wanted)):
+            for axis, (size, wanted) in enumerate(zip(shape, value.shape)):
+                if axis not in axes:
+                    fits = size == int(wanted)
+                else:
+                    fits = graph.dims[axes[axis]].allows(size) and sizes.setdefault(axes[axis], size) == size
+                if not fits:
                     return False
-        sizes = graph.sizes(tensors)
-        one_size = all(tensors[i].shape[a] == sizes[n] for i, axes in graph.axes.items() for a, n in axes.items())
-        return one_size and graph.allows(sizes)
+        return graph.allows(sizes)
 
     def _demands(self) -> str:
         told = "; ".join(map(str, self.graph.constraints))

@@ -31,7 +31,8 @@ class Calibration:
             works; a dict goes by the names of the inputs. Images are read by Pillow in the order of their names, RGB, resized
             to the example's size and divided by 255; no mean is subtracted: whatever else the model wants is for a Dataset.
             Batches of another size than the example's are put together or taken apart along axis 0.
-        algorithm: "entropy", "minmax", "percentile" or "mse"; ``algorithms.py`` says what each does.
+        algorithm: "entropy", "minmax", "percentile" or "mse"; ``algorithms.py`` says what each does. All but "minmax" work on
+            histograms, into which tensors of more than 262144 elements go by a sample of at most as many per batch.
         batches: take no more than these from the data; with torch.distributed, no more over all ranks.
         cache: a JSON file, read where it exists, else written.
         batch_to_inputs: from a batch to what the model is called with: a tensor, a tuple of positional inputs, or a dict of

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from ... import Calibration
 from ..._trt import capabilities, logger_name, logging_levels, trt
 from ...api import convert
 from ...errors import ConfigError, InputError
@@ -71,9 +72,11 @@ def torch2trt(
         strict_type_constraints: refused together with ``fp16_mode`` where TensorRT is weakly typed; else layers keep their
             types anyway.
         keep_network: keep the network, and with it the weights, as the result's ``network``.
-        int8_mode: refused, torch2edge does not calibrate yet.
-        int8_calib_dataset: for ``int8_mode``.
-        int8_calib_algorithm: for ``int8_mode``.
+        int8_mode: quantize, see ``torch2edge.convert(int8=)``.
+        int8_calib_dataset: for ``int8_mode``: a ``Dataset``, or anything with a length and items that are inputs; by default
+            ``inputs``.
+        int8_calib_algorithm: for ``int8_mode``: ``trt.CalibrationAlgoType``, or one of ``torch2edge.Calibration``'s names; by
+            default entropy. It is computed by PyTorch.
         use_onnx: ops without a converter send the model through ONNX, torch2edge's ``fallback="onnx"``.
         default_device_type: ``trt.DeviceType`` of layers that no entry of ``device_types`` reaches; GPU by default.
         dla_core: which DLA core to build for and to run on.
@@ -106,7 +109,8 @@ def torch2trt(
     with _logging(log_level):
         edge: Any = convert(
             module, sample, fallback="onnx" if use_onnx else "error", onnx_opset=onnx_opset if use_onnx else None,
-            fp16=fp16_mode, device_types=dict(device_types),
+            fp16=fp16_mode, int8=int8_mode, calibration=_calibration(given, inputs) if int8_mode else None,
+            device_types=dict(device_types),
             default_device_type=default_device_type if on_dla else None, dla_core=dla_core if on_dla or dla_core else None,
             gpu_fallback=gpu_fallback, workspace=None if max_workspace_size == WORKSPACE else max_workspace_size,
             converters=converters_for(module, {**given, **kwargs, **(converter_kwargs or {})}),
@@ -129,10 +133,6 @@ def _check_keywords(unknown: Mapping[str, Any], known: set[str]) -> None:
 
 def _refuse(given: Mapping[str, Any]) -> None:
     caps = capabilities()
-    if given["int8_mode"]:
-        raise ConfigError(
-            "int8_mode=True: torch2edge has no INT8 calibration yet. Convert with fp16_mode=True, or model.half(), instead."
-        )
     if given["avg_timing_iterations"] is not None:
         raise ConfigError(
             "avg_timing_iterations: torch2edge keeps TensorRT's own number. Leave it out; see optimization_level."
@@ -142,6 +142,22 @@ def _refuse(given: Mapping[str, Any]) -> None:
             f"strict_type_constraints=True with fp16_mode=True: torch2edge lets {caps.title} choose the types of layers. "
             "Convert model.half() with half inputs, whose types TensorRT has to obey."
         )
+
+
+def _calibration(given: Mapping[str, Any], inputs: Any) -> Calibration:
+    """torch2trt's dataset as calibration data; its items are the inputs of a call."""
+    data = given["int8_calib_dataset"]
+    if data is None:
+        data = inputs if isinstance(inputs, Dataset) else [inputs]
+    algorithm = given["int8_calib_algorithm"]
+    name = str(getattr(algorithm, "name", algorithm or "entropy")).lower().removesuffix("_2").removesuffix("_calibration")
+    items = (data[i] for i in range(len(data)))
+    return Calibration(items, algorithm=name, batch_to_inputs=_as_call, progress=False)
+
+
+def _as_call(item: Any) -> Any:
+    """An item as the positional inputs of a call."""
+    return item if isinstance(item, torch.Tensor) else tuple(item)
 
 
 def _sample(inputs: Any) -> Any:

@@ -48,7 +48,7 @@ class Quantize(Pointwise):
             layer = self.layer(self.raw.add_quantize(t.raw, steps.raw, trt.DataType.INT8))
         else:
             layer = self.layer(self.raw.add_quantize(t.raw, steps.raw))
-        result = self._along(layer, steps, axis, torch.int8, t)
+        result = self._along(layer, axis, torch.int8, t)
         if isinstance(x, torch.Tensor):
             self.codes[result.raw.name] = Codes(x, scale, axis)
         return result
@@ -68,7 +68,7 @@ class Quantize(Pointwise):
             layer = self.layer(self.raw.add_dequantize(x.raw, steps.raw, trt.DataType.FLOAT))
         else:
             layer = self.layer(self.raw.add_dequantize(x.raw, steps.raw))
-        result = self.cast(self._along(layer, steps, axis, torch.float32, x), dtype)
+        result = self.cast(self._along(layer, axis, torch.float32, x), dtype)
         codes = self.codes.get(x.raw.name)
         if codes is not None and codes.axis == axis:
             self.codes[result.raw.name] = Codes(codes.constant, codes.scale, axis, scale)
@@ -111,7 +111,7 @@ class Quantize(Pointwise):
             self._constants[key] = (scale, self.constant(scale.reshape(())))
         return self._constants[key][1]
 
-    def _along(self, layer: Any, steps: Tensor, axis: int | None, dtype: torch.dtype, x: Tensor) -> Tensor:
+    def _along(self, layer: Any, axis: int | None, dtype: torch.dtype, x: Tensor) -> Tensor:
         if axis is not None:
             layer.axis = axis % x.ndim
         return self.result(layer, dtype, x.shape)

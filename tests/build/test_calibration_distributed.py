@@ -1,0 +1,152 @@
+"""Two processes, each with its share of the data, find the scales that one process finds in all of it."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from support.calibrations import Traced, net
+from torch.utils.data import TensorDataset
+
+from torch2edge.build.calibration.distributed import Ranks
+
+ROOT = Path(__file__).parent.parent.parent
+pytestmark = pytest.mark.skipif(not torch.distributed.is_available(), reason="torch without torch.distributed")
+
+START = """
+import json, sys, torch, warnings
+import torch.distributed as dist
+from torch.utils.data import DataLoader, DistributedSampler, TensorDataset
+from support.calibrations import Traced, net
+dist.init_process_group("gloo")
+rank, world, folder = dist.get_rank(), dist.get_world_size(), sys.argv[1]
+traced = Traced(net(), [torch.randn(4, 3, 8, 8)])
+images = torch.load(f"{folder}/images.pt")
+result = {}
+def attempt(name, data, algorithm="minmax", **settings):
+    told = []
+    try:
+        result[name] = traced.calibrate(data, algorithm, more={"tell": told.append}, **settings)
+    except Exception as error:
+        result[name] = f"{type(error).__name__}: {error}"
+    result[name + " told"] = told
+"""
+END = """
+json.dump(result, open(f"{folder}/result{rank}.json", "w"))
+dist.destroy_process_group()
+"""
+
+
+def run(code: str, folder: Path, world: int = 2) -> list[dict[str, Any]]:
+    """What each rank put into ``result``."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    script = START + textwrap.dedent(code) + END
+    processes = []
+    for rank in range(world):
+        env = os.environ | {
+            "RANK": str(rank), "WORLD_SIZE": str(world), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port),
+            "PYTHONPATH": f"{ROOT}{os.pathsep}{ROOT / 'tests'}", "OMP_NUM_THREADS": "1",
+        }  # fmt: skip
+        command = [sys.executable, "-c", script, str(folder)]
+        processes.append(subprocess.Popen(command, env=env, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT))
+    try:
+        printed = [process.communicate(timeout=120)[0] for process in processes]
+    finally:
+        for process in processes:
+            process.kill()
+    assert [p.returncode for p in processes] == [0] * world, "\n".join(printed)
+    return [json.loads((folder / f"result{rank}.json").read_text()) for rank in range(world)]
+
+
+@pytest.fixture
+def images(tmp_path) -> torch.Tensor:
+    """Ranges grow and shrink, so that the ranks' histograms have different ranges."""
+    images = torch.randn(80, 3, 8, 8) * torch.logspace(-2, 2, 80)[torch.randperm(80), None, None, None]
+    torch.save(images, tmp_path / "images.pt")
+    return images
+
+
+def test_two_processes_find_what_one_finds(images, tmp_path):
+    code = """
+    for algorithm in ("minmax", "entropy", "percentile", "mse"):
+        attempt("dataset " + algorithm, TensorDataset(images), algorithm)
+        sampler = DistributedSampler(images, shuffle=False)
+        attempt("loader " + algorithm, DataLoader(images, batch_size=4, sampler=sampler), algorithm)
+        attempt("batches " + algorithm, images.split(4)[rank::world], algorithm, cache=f"{folder}/{algorithm}.json")
+        attempt("few " + algorithm, TensorDataset(images), algorithm, batches=5)
+    """
+    first, second = run(code, tmp_path)
+    one = Traced(net(), [torch.randn(4, 3, 8, 8)])
+    for algorithm in ("minmax", "entropy", "percentile", "mse"):
+        expected = one.calibrate(list(images.split(4)), algorithm)
+        assert first[f"dataset {algorithm}"] == second[f"dataset {algorithm}"] == expected
+        assert first[f"batches {algorithm}"] == second[f"batches {algorithm}"] == expected
+        # the sampler deals samples, not batches: sums over a batch of others round differently
+        assert first[f"loader {algorithm}"] == second[f"loader {algorithm}"] == pytest.approx(expected, rel=1e-5)
+        few = one.calibrate(TensorDataset(images), algorithm, batches=5, more={"tell": lambda _: None})
+        assert first[f"few {algorithm}"] == second[f"few {algorithm}"] == few
+        held = json.loads((tmp_path / f"{algorithm}.json").read_text())
+        assert (held["samples"], held["batches"], held["amax"]) == (80, 20, expected)
+        assert len(first[f"few {algorithm} told"]) == 1  # fewer than 32 samples: said once, by the first
+        assert second[f"few {algorithm} told"] == first[f"dataset {algorithm} told"] == []
+
+
+def test_an_error_on_one_rank_stops_all(images, tmp_path):
+    code = """
+    bad = images.clone()
+    bad[13] = float("nan")
+    attempt("nan", TensorDataset(bad))
+    def failing():
+        yield images[:4]
+        if rank == 0:
+            raise OSError("disk gone")
+    attempt("loader", failing())
+    attempt("cache", TensorDataset(images), cache=f"{folder}/none/here.json")
+    open(f"{folder}/damaged.json", "w").write("x") if rank == 0 else None
+    attempt("damaged", TensorDataset(images), cache=f"{folder}/damaged.json")
+    attempt("short", [images[:1]])
+    attempt("after", TensorDataset(images))
+    """
+    first, second = run(code, tmp_path)
+    assert "InputError: calibration: batch 1: args[0] holds NaN" in second["nan"]  # its second: batch 3 of all
+    assert first["nan"].startswith("Torch2EdgeError: the calibration failed on rank 1 of 2: InputError")
+    assert "failed at batch 1: OSError: disk gone" in first["loader"]
+    assert second["loader"].startswith("Torch2EdgeError: the calibration failed on rank 0 of 2: InputError")
+    for name, told in (("cache", "cannot be written"), ("damaged", "or damaged")):
+        assert first[name].startswith("ConfigError")
+        assert told in first[name]
+        assert told in second[name]
+        assert "failed on rank 0" in second[name]
+    assert first["short"] == second["short"]
+    assert "no batch is as large as the example's" in first["short"]
+    assert first["after"] == second["after"] == Traced(net(), [torch.randn(4, 3, 8, 8)]).calibrate(TensorDataset(images))
+
+
+def test_a_rank_without_data_of_its_own(images, tmp_path):
+    code = """
+    for algorithm in ("minmax", "entropy"):
+        attempt(algorithm, TensorDataset(images[:4]), algorithm)
+    """
+    first, second = run(code, tmp_path)
+    one = Traced(net(), [torch.randn(4, 3, 8, 8)])
+    for algorithm in ("minmax", "entropy"):
+        expected = one.calibrate([images[:4]], algorithm, more={"tell": lambda _: None})
+        assert first[algorithm] == second[algorithm] == expected
+
+
+def test_shares_are_disjoint_and_whole():
+    for world in range(1, 6):
+        for count in range(12):
+            shares = [Ranks(rank, world).share_of(count) for rank in range(world)]
+            assert sum(shares) == count
+            assert max(shares) - min(shares) <= 1
