@@ -106,6 +106,17 @@ def test_convert_writes_json_alone_to_stdout(capsys):
     assert json.loads(capsys.readouterr().out)["precision"] == "fp32"
 
 
+def test_convert_with_a_largest_error(capsys):
+    assert main(convert("--fp16", "--max-error", "1e-6", "--json", "-")) == 0
+    report = json.loads(capsys.readouterr().out)
+    assert report["tolerance"] == 1e-6
+    assert report["check"][0]["rel_l2"] <= 1e-6
+    if capabilities().strongly_typed:
+        assert set(report["precisions"].values()) == {"fp32"}
+    assert main(convert("--max-error", "1e-6")) == 2
+    assert "nothing is low, so nothing can be moved back" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("name", ["Small", "made"])
 def test_convert_takes_a_class_or_a_module(capsys, name):
     assert main(convert(model=f"model.py:{name}")) == 0

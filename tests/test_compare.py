@@ -18,6 +18,7 @@ from torch import nn
 import torch2edge
 from torch2edge import ConfigError, InputError, compare, convert
 from torch2edge._trt import capabilities
+from torch2edge.marked import marked_engine
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore::torch2edge.ReferenceWarning"),
@@ -254,6 +255,25 @@ def test_no_engine_without_a_gpu(net: Net) -> None:
 
 
 # ---- on the GPU -----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "options", [{}, {"fp16": True}, {"int8": True, "calibration": DATA}, {"dynamic": {0: {0: (1, 4, 8)}}}],
+    ids=["fp32", "fp16", "int8", "dynamic"],
+)  # fmt: skip
+def test_an_engine_with_marked_outputs_builds(net: Net, options: Any) -> None:
+    kept = convert(net, [DATA[0]], verify=False, **options, **OPTIONS)._kept
+    before = kept.road.session.network.num_outputs
+    values = {v.index: v for op in kept.road.graph.ops for v in op.outputs}
+    wanted = set(values) & set(kept.road.lowered.tensor_names)
+    marked = marked_engine(wanted, kept)
+    assert len(marked.plan) > 1000
+    assert set(marked.indices.values()) == wanted
+    told = {name: shape for name, _, shape in marked.outputs}
+    assert set(marked.indices) <= set(told)
+    batch = -1 if "dynamic" in options else 4
+    assert all(told[name] == (batch, *values[i].shape[1:]) for name, i in marked.indices.items())
+    assert kept.road.session.network.num_outputs == before == 2
 
 
 @pytest.mark.gpu

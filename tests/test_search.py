@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import random
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -166,6 +167,43 @@ def test_the_module_that_is_given_back_can_be_compared() -> None:
 def test_data_that_can_be_read_once_only() -> None:
     module, count = builds(Deep(), int8=True, calibration=iter(DATA), max_error=0.05)
     assert (count > 1, module.report.precisions) == (True, {"inner.1": "fp32"})
+
+
+@strong
+def test_a_cache_is_of_the_first_engine(tmp_path: Path) -> None:
+    """The choice that is found quantizes less, so the cache is not its own; the note says so."""
+    model, calibration = Deep(), torch2edge.Calibration(DATA, cache=tmp_path / "ranges.json")
+    module, _ = builds(model, int8=True, calibration=calibration, max_error=0.05)
+    assert "it needs a calibration cache of its own" in module.report.notes[-1]
+    again, _ = builds(model, int8=True, calibration=calibration, max_error=0.05)  # the ranges come from the cache
+    assert again.report.check == module.report.check
+    own = torch2edge.Calibration(DATA, cache=tmp_path / "own.json")
+    other, _ = builds(model, int8=True, calibration=own, precisions=module.report.precisions)
+    x = torch.randn(8, 16)
+    torch.testing.assert_close(other(x), module(x), rtol=0, atol=0)
+
+
+@strong
+def test_sizes_that_vary() -> None:
+    model = Lifted()
+    module, _ = builds(model, fp16=True, dynamic={0: {0: (1, 8, 16)}}, max_error=2e-3)
+    assert module.report.precisions == {"up": "fp32", "down": "fp32"}
+    assert relative(module, model, torch.randn(3, 16)) < 2e-3
+
+
+@strong
+def test_quantizers_of_the_model_stay_and_floats_go_back() -> None:
+    class Trained(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.lifted = Lifted()
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return self.lifted(torch.fake_quantize_per_tensor_affine(x, 0.05, 0, -128, 127))
+
+    module, _ = builds(Trained(), fp16=True, max_error=2e-2)
+    assert module.report.precisions == {"lifted.up": "fp32", "lifted.down": "fp32"}
+    assert "int8" in module.report.precision
 
 
 def test_what_precision_cannot_help_is_told() -> None:

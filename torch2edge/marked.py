@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -14,44 +15,59 @@ from .roads import Kept, Road, configure, network
 from .run import EdgeModule
 from .run.runner import Runner
 
-__all__ = ["engine_with"]
+__all__ = ["Marked", "engine_with", "marked_engine"]
 
 
-def engine_with(wanted: Collection[int], kept: Kept, module: EdgeModule) -> Compute:
-    """From inputs of the graph to the values by the names of ``kept``'s tensors, computed by TensorRT.
+@dataclass
+class Marked:
+    """A serialized engine, and what it gives: name, dtype and shape per output, the model's among them."""
 
-    The network is lowered once more, because marking outputs would change the one that is kept. The outputs are those of
-    ``module``.
+    road: Road
+    plan: bytes
+    outputs: list[tuple[str, torch.dtype, tuple[Any, ...]]]
+    indices: dict[str, int]  # name of an output -> index of the value
 
-    Args:
-        wanted: indices of values.
+
+def marked_engine(wanted: Collection[int], kept: Kept) -> Marked:
+    """An engine with these values (their indices) as outputs too.
+
+    The network is lowered once more, because marking outputs would change the one that is kept.
 
     Raises:
         BuildError: TensorRT builds no engine that gives them all.
     """
     road = network(kept.call, None, kept.road.graph, kept.options, kept.converting, kept.names)
     configure(road, precision(road.network_graph, kept.options))
-    names = {road.lowered.tensor_names[index]: index for index in wanted}
-    marked = _marked(road, names)
-    inputs = [(name, value.dtype) for name, value in zip(road.lowered.input_names, road.graph.inputs)]
-    runner = Runner(road.session.build(), inputs, marked, kept.options.dla_core)
-
-    def compute(tensors: Sequence[torch.Tensor]) -> dict[str, torch.Tensor]:
-        profile = module._sizes.profile(list(tensors)) if module._sizes else None
-        results = runner([t.cuda() for t in tensors], profile)
-        held = {kept.road.lowered.tensor_names[names[n]]: r for (n, _, _), r in zip(marked, results) if n in names}
-        return held | dict(zip(kept.road.lowered.output_names, module._run(list(tensors))))
-
-    return compute
-
-
-def _marked(road: Road, names: Mapping[str, int]) -> list[tuple[str, torch.dtype, tuple[Any, ...]]]:
-    """Every output of the network, after marking the tensors of these names: name, dtype, shape."""
+    indices = {road.lowered.tensor_names[index]: index for index in wanted}
     raw, outputs = road.session.network, set(road.lowered.output_names)
     for layer in road.lowered.network.layers:
         for i in range(layer.raw.num_outputs):
             tensor = layer.raw.get_output(i)
-            if tensor.name in names and tensor.name not in outputs:
+            if tensor.name in indices and tensor.name not in outputs:
                 raw.mark_output(tensor)
     found = [raw.get_output(i) for i in range(raw.num_outputs)]
-    return [(t.name, from_trt_dtype(t.dtype), tuple(t.shape)) for t in found]
+    told = [(t.name, from_trt_dtype(t.dtype), tuple(t.shape)) for t in found]
+    return Marked(road, road.session.build(), told, indices)
+
+
+def engine_with(wanted: Collection[int], kept: Kept, module: EdgeModule) -> Compute:
+    """From inputs of the graph to the values by the names of ``kept``'s tensors, computed by TensorRT.
+
+    The outputs are those of ``module``.
+
+    Raises:
+        BuildError: see ``marked_engine``.
+    """
+    marked = marked_engine(wanted, kept)
+    lowered, indices = marked.road.lowered, marked.indices
+    inputs = [(name, value.dtype) for name, value in zip(lowered.input_names, marked.road.graph.inputs)]
+    runner = Runner(marked.plan, inputs, marked.outputs, kept.options.dla_core)
+    names = kept.road.lowered.tensor_names
+
+    def compute(tensors: Sequence[torch.Tensor]) -> dict[str, torch.Tensor]:
+        profile = module._sizes.profile(list(tensors)) if module._sizes else None
+        results = runner([t.cuda() for t in tensors], profile)
+        held = {names[indices[n]]: r for (n, _, _), r in zip(marked.outputs, results) if n in indices}
+        return held | dict(zip(kept.road.lowered.output_names, module._run(list(tensors))))
+
+    return compute

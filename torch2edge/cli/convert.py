@@ -91,6 +91,8 @@ def add_convert(commands: Any, common: argparse.ArgumentParser) -> None:
     then = command.add_argument_group("the check and the results")
     then.add_argument("--no-verify", action="store_true", help="take the engine unchecked")
     then.add_argument("--tolerance", type=float, metavar="X", help="largest relative L2 error of an output")
+    then.add_argument("--max-error", type=float, metavar="X",
+                      help="move what low precision hurts most back until no output's error is larger")  # fmt: skip
     then.add_argument("--time", action="store_true", help="time the engine and PyTorch on this GPU; skipped without one")
     then.add_argument("-o", "--output", metavar="FILE", help="save the engine here")
     then.add_argument("--json", metavar="FILE", help="write the report as JSON (- for stdout, in place of the text)")
@@ -153,7 +155,8 @@ def _run(arguments: argparse.Namespace) -> int:
                 workspace=None if arguments.workspace is None else arguments.workspace * 2**20,
                 tactic_sources=arguments.tactic_sources, compute_capabilities=arguments.compute_capability,
                 fallback=arguments.fallback, onnx_exporter=arguments.onnx_exporter, onnx_opset=arguments.onnx_opset,
-                verify=not arguments.no_verify, tolerance=arguments.tolerance, progress=say,
+                verify=not arguments.no_verify, tolerance=arguments.tolerance,
+                max_error=arguments.max_error, progress=say,
             )  # fmt: skip
         except VerificationError as error:
             write_json(arguments.json, error.report)
