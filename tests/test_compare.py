@@ -27,8 +27,9 @@ pytestmark = [
 aten = torch.ops.aten
 OPTIONS = {**fast_options(), "keep_network": True}
 strong = pytest.mark.skipif(not capabilities().strongly_typed, reason="a weakly typed TensorRT chooses its precision itself")
-ROWS = [torch.randn(8, 16) for _ in range(9)]
-DATA = [torch.randn(4, 3, 8, 8) for _ in range(9)]
+ROWS = [torch.randn(8, 16, generator=torch.Generator().manual_seed(i)) for i in range(9)]
+DATA = [torch.randn(4, 3, 8, 8, generator=torch.Generator().manual_seed(i)) for i in range(9)]
+RANGES = torch2edge.Calibration(ROWS, algorithm="minmax")  # an outlier is not clipped, so all else is lost beside it
 
 
 class Block(nn.Module):
@@ -157,8 +158,8 @@ def test_a_wrong_converter_is_found_also_below_the_precisions_own_error(net: Net
 @pytest.mark.parametrize("low", [{"fp16": True}, {}], ids=["fp16", "fp32"])
 def test_the_precision_is_at_fault_and_the_advice_helps(low: dict[str, bool]) -> None:
     model = Deep().eval()
-    options = {"int8": True, "calibration": ROWS, **low, **OPTIONS}
-    result = compare(model, convert(model, [ROWS[0]], verify=False, **options), tolerance=0.04)
+    options = {"int8": True, "calibration": RANGES, **low, **OPTIONS}
+    result = compare(model, convert(model, [ROWS[0]], verify=False, **options), tolerance=0.1)
     assert result.fault == "precision"
     assert next(iter(result.alone)) == "inner.1"
     assert list(result.alone.values()) == sorted(result.alone.values(), reverse=True)
@@ -168,7 +169,7 @@ def test_the_precision_is_at_fault_and_the_advice_helps(low: dict[str, bool]) ->
     assert advice is not None
     chosen = ast.literal_eval(advice[1])
     assert chosen["inner.1"] == "fp32"
-    better = compare(model, convert(model, [ROWS[0]], precisions=chosen, **options), tolerance=0.04)
+    better = compare(model, convert(model, [ROWS[0]], precisions=chosen, **options), tolerance=0.1)
     assert better.fault == ""
 
 
@@ -191,13 +192,13 @@ def test_an_error_that_the_outputs_do_not_see_is_not_blamed() -> None:
     class Branches(nn.Module):
         def __init__(self) -> None:
             super().__init__()
-            self.main, self.faint = nn.Linear(16, 4), Deep()
+            self.main, self.faint = nn.Linear(16, 16), Deep()
 
         def forward(self, x: torch.Tensor) -> torch.Tensor:
             return self.main(x) + 1e-3 * self.faint(x)
 
     model = Branches().eval()
-    module = convert(model, [ROWS[0]], int8=True, calibration=ROWS, verify=False, **OPTIONS)
+    module = convert(model, [ROWS[0]], int8=True, calibration=RANGES, verify=False, **OPTIONS)
     result = compare(model, module, tolerance=1e-3)
     rows = {row.module: row.rel_l2 for row in result.rows}
     assert rows["faint.inner.1"] > 5 * rows["main"]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import ast
 import random
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +25,8 @@ pytestmark = [
 ]
 strong = pytest.mark.skipif(not capabilities().strongly_typed, reason="a weakly typed TensorRT chooses its precision itself")
 aten = torch.ops.aten
-DATA = [torch.randn(8, 16) for _ in range(9)]
+DATA = [torch.randn(8, 16, generator=torch.Generator().manual_seed(i)) for i in range(9)]
+RANGES = torch2edge.Calibration(DATA, algorithm="minmax")  # an outlier is not clipped, so all else is lost beside it
 
 
 class Lifted(nn.Module):
@@ -69,18 +69,18 @@ def relative(module: Any, model: nn.Module, x: torch.Tensor) -> float:
 @pytest.mark.parametrize(("low", "back"), [({}, "fp32"), ({"fp16": True}, "fp16"), ({"bf16": True}, "bf16")])
 def test_int8_finds_the_one_module(low: dict[str, bool], back: str) -> None:
     model = Deep()
-    bad = torch2edge.convert(model.eval(), [DATA[0]], int8=True, calibration=DATA, verify=False, **low, **fast_options())
-    assert relative(bad, model, DATA[0]) > 0.1
-    module, count = builds(model, int8=True, calibration=DATA, max_error=0.05, **low)
+    bad = torch2edge.convert(model.eval(), [DATA[0]], int8=True, calibration=RANGES, verify=False, **low, **fast_options())
+    assert relative(bad, model, DATA[0]) > 0.3
+    module, count = builds(model, int8=True, calibration=RANGES, max_error=0.1, **low)
     report = module.report
     assert report.precisions == {"inner.1": back}
     assert count <= 3
-    assert all(row.passed and row.rel_l2 <= 0.05 for row in report.check)
-    assert report.tolerance == 0.05
+    assert all(row.passed and row.rel_l2 <= 0.1 for row in report.check)
+    assert report.tolerance == 0.1
     rows = {row.path: row.precision for row in report.modules}
     assert "int8" in rows["first"]
     assert "int8" not in rows["inner.1"]
-    assert relative(module, model, DATA[0]) < 0.05
+    assert relative(module, model, DATA[0]) < 0.1
 
 
 @strong
@@ -98,11 +98,11 @@ def test_half_finds_both_modules_that_round_the_same_value() -> None:
 @strong
 def test_what_is_reported_gives_the_same_engine() -> None:
     model = Deep()
-    module, _ = builds(model, fp16=True, int8=True, calibration=DATA, max_error=4e-3)
+    module, _ = builds(model, fp16=True, int8=True, calibration=RANGES, max_error=4e-3)
     note = module.report.notes[-1]
     copied = ast.literal_eval(note.partition("precisions=")[2])
     assert copied == module.report.precisions
-    again, count = builds(model, fp16=True, int8=True, calibration=DATA, precisions=copied, verify=True)
+    again, count = builds(model, fp16=True, int8=True, calibration=RANGES, precisions=copied, verify=True)
     assert count == 1
     assert again.report.precision == module.report.precision
     x = torch.randn(8, 16)
@@ -114,13 +114,13 @@ def test_what_is_reported_gives_the_same_engine() -> None:
 @strong
 def test_fewer_would_not_do() -> None:
     model = Deep()
-    options = {"int8": True, "calibration": DATA}
+    options = {"int8": True, "calibration": RANGES}
     module, _ = builds(model, max_error=4e-3, **options)
     chosen = module.report.precisions
     assert 1 < len(chosen) < 5
     for left_out in chosen:
         rest = {path: p for path, p in chosen.items() if path != left_out}
-        worse = torch2edge.convert(model, [DATA[0]], precisions=rest, tolerance=1, **options, **fast_options())
+        worse = torch2edge.convert(model, [DATA[0]], precisions=rest, tolerance=10, **options, **fast_options())
         assert max(row.rel_l2 for row in worse.report.check) > max(row.rel_l2 for row in module.report.check)
 
 
@@ -141,7 +141,7 @@ def test_precisions_that_were_given_are_where_it_begins() -> None:
 def test_int8_of_one_module_that_goes_back() -> None:
     """Nothing is INT8 at last; nor is there anything to calibrate."""
     model = Deep()
-    options = {"calibration": DATA, "precisions": {"inner.1": "int8"}, "keep_network": True}
+    options = {"calibration": RANGES, "precisions": {"inner.1": "int8"}, "keep_network": True}
     module, _ = builds(model, max_error=1e-3, **options)
     assert module.report.precisions == {"inner.1": "fp32"}
     assert module.report.precision == "fp32"
@@ -150,13 +150,13 @@ def test_int8_of_one_module_that_goes_back() -> None:
 
 def test_a_calibration_without_int8_stays_an_error() -> None:
     with pytest.raises(ConfigError, match="calibration is given, but nothing is to be INT8"):
-        builds(Deep(1.0), fp16=True, calibration=DATA, max_error=1e-6)
+        builds(Deep(1.0), fp16=True, calibration=RANGES, max_error=1e-6)
 
 
 @strong
 def test_the_module_that_is_given_back_can_be_compared() -> None:
     model = Deep()
-    module, _ = builds(model, int8=True, fp16=True, calibration=DATA, max_error=0.05, keep_network=True)
+    module, _ = builds(model, int8=True, fp16=True, calibration=RANGES, max_error=0.1, keep_network=True)
     result = torch2edge.compare(model, module, tolerance=1e-9)
     assert result.fault == "precision"
     assert result.precision == module.report.precision
@@ -165,19 +165,19 @@ def test_the_module_that_is_given_back_can_be_compared() -> None:
 
 @strong
 def test_data_that_can_be_read_once_only() -> None:
-    module, count = builds(Deep(), int8=True, calibration=iter(DATA), max_error=0.05)
+    module, count = builds(Deep(), int8=True, calibration=torch2edge.Calibration(iter(DATA), "minmax"), max_error=0.1)
     assert (count > 1, module.report.precisions) == (True, {"inner.1": "fp32"})
 
 
 @strong
 def test_a_cache_is_of_the_first_engine(tmp_path: Path) -> None:
     """The choice that is found quantizes less, so the cache is not its own; the note says so."""
-    model, calibration = Deep(), torch2edge.Calibration(DATA, cache=tmp_path / "ranges.json")
-    module, _ = builds(model, int8=True, calibration=calibration, max_error=0.05)
+    model, calibration = Deep(), torch2edge.Calibration(DATA, "minmax", cache=tmp_path / "ranges.json")
+    module, _ = builds(model, int8=True, calibration=calibration, max_error=0.1)
     assert "it needs a calibration cache of its own" in module.report.notes[-1]
-    again, _ = builds(model, int8=True, calibration=calibration, max_error=0.05)  # the ranges come from the cache
+    again, _ = builds(model, int8=True, calibration=calibration, max_error=0.1)  # the ranges come from the cache
     assert again.report.check == module.report.check
-    own = torch2edge.Calibration(DATA, cache=tmp_path / "own.json")
+    own = torch2edge.Calibration(DATA, "minmax", cache=tmp_path / "own.json")
     other, _ = builds(model, int8=True, calibration=own, precisions=module.report.precisions)
     x = torch.randn(8, 16)
     torch.testing.assert_close(other(x), module(x), rtol=0, atol=0)
@@ -217,7 +217,7 @@ def test_what_precision_cannot_help_is_told() -> None:
         torch2edge.convert(Deep(1.0).eval(), [DATA[0]], fp16=True, max_error=1e-3, **options)
     assert stages.count("build") <= BUILDS
     assert "torch2edge.compare" in str(caught.value)
-    assert "a relative L2 error of 0.0" in str(caught.value)
+    assert "(max_error=0.001). With every module in float32 it does not hold either" in str(caught.value)
     report = caught.value.report
     assert isinstance(report, torch2edge.Report)
     assert not report.check[0].passed
@@ -227,34 +227,31 @@ def test_what_precision_cannot_help_is_told() -> None:
 # ---- metric ---------------------------------------------------------------------------------------------------------------
 
 
-def agreement(model: nn.Module) -> Callable[[Any], float]:
-    """How many of a hundred labels are the model's own."""
-    x = torch.cat(DATA)
-    with torch.no_grad():
-        labels = model(x).argmax(-1)
-
-    def metric(module: Any) -> float:
-        given = torch.cat([module(part) for part in x.split(8)])
-        return 100 * float((given.argmax(-1) == labels).float().mean())
-
-    return metric
-
-
 @strong
 def test_a_metric() -> None:
+    """Per cent of the outputs' norm that are right."""
     model = Deep().eval()
-    with torch.no_grad():  # labels hang on small differences
-        model.last[1].weight.copy_(model.last[1].weight[:1] + 0.03 * torch.randn(4, 32))
-        model.last[1].bias.zero_()
-    metric = agreement(model)
-    options = {"int8": True, "calibration": DATA}
+    x = torch.cat(DATA)
+    with torch.no_grad():
+        wanted = model(x)
+    given: list[Any] = []
+
+    def metric(module: Any) -> float:
+        given.append(module)
+        with torch.no_grad():
+            outputs = torch.cat([module(part) for part in x.split(8)])
+        return 100 * float(1 - (outputs - wanted).norm() / wanted.norm())
+
+    options = {"int8": True, "calibration": RANGES}
     low = torch2edge.convert(model, [DATA[0]], verify=False, **options, **fast_options())
-    assert metric(model) - metric(low) > 3
-    module, count = builds(model, metric=metric, max_drop=3, **options)
-    assert count <= BUILDS
-    assert metric(model) - metric(module) <= 3
-    assert "inner.1" in module.report.precisions
-    assert "below the model's (max_drop=3)" in module.report.notes[-1]
+    assert metric(model) - metric(low) > 30
+    given.clear()
+    module, count = builds(model, metric=metric, max_drop=10, **options)
+    assert given[0] is model
+    assert 1 < len(given) <= 1 + count <= 1 + BUILDS
+    assert 0 < 100 - metric(module) <= 10
+    assert module.report.precisions == {"inner.1": "fp32"}
+    assert "below the model's (max_drop=10)" in module.report.notes[-1]
 
 
 @pytest.mark.parametrize(("given", "why"), [("best", "gave a str"), (float("nan"), "gives nan for the model itself")])
@@ -340,7 +337,7 @@ def test_an_entry_stands_at_the_outermost_module() -> None:
 
 @pytest.mark.gpu
 @pytest.mark.skipif(not executes(), reason="no TensorRT that executes")
-@pytest.mark.parametrize("options", [{"int8": True, "calibration": DATA}, {"fp16": True}], ids=["int8", "fp16"])
+@pytest.mark.parametrize("options", [{"int8": True, "calibration": RANGES}, {"fp16": True}], ids=["int8", "fp16"])
 def test_on_the_gpu(options: Any) -> None:
     model = (Deep() if "int8" in options else Lifted()).cuda()
     module, count = builds(model, max_error=2e-3, **options)

@@ -13,9 +13,9 @@ class Deep(nn.Module):
 
     def __init__(self, outlier: float = 1000.0) -> None:
         super().__init__()
-        self.first, self.outer = nn.Linear(16, 32), nn.Linear(32, 32)
-        self.inner = nn.Sequential(nn.ReLU(), nn.Linear(32, 32))
-        self.last = nn.ModuleList([nn.Linear(32, 32), nn.Linear(32, 4)])
+        self.first, self.outer = nn.Linear(16, 64), nn.Linear(64, 64)
+        self.inner = nn.Sequential(nn.ReLU(), nn.Linear(64, 64))
+        self.last = nn.ModuleList([nn.Linear(64, 64), nn.Linear(64, 16)])
         with torch.no_grad():
             self.outer.weight[5] *= outlier
             self.outer.bias[5] = 0.3 * outlier
