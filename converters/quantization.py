@@ -80,9 +80,13 @@ def _fake(
     assert zeros is not None  # _range_supports has seen to it
     if isinstance(x, torch.Tensor):
         x = net.stand_in(own(x.detach()), x)
-    else:
-        x = _clamped(net, x, scale, axis, *_bounds(zeros, quant_min, quant_max))
-    return net.dequantize(net.quantize(x, scale, axis), scale, axis, net.out.dtype)
+        return net.dequantize(net.quantize(x, scale, axis), scale, axis, net.out.dtype)
+    low, high = _bounds(zeros, quant_min, quant_max)
+    if net.capabilities.quantizes_elementwise:
+        x = _clamped(net, x, scale, axis, low, high)
+        return net.dequantize(net.quantize(x, scale, axis), scale, axis, net.out.dtype)
+    wide = net.dequantize(net.quantize(x, scale, axis), scale, axis)  # the same values, clamped behind
+    return net.cast(_clamped(net, wide, scale, axis, low, high), net.out.dtype)
 
 
 def _steps(scale: float | torch.Tensor) -> torch.Tensor:
@@ -196,6 +200,11 @@ def _codes(
     if isinstance(x, torch.Tensor):
         x = net.stand_in(_values(own(x.detach()), scale, axis), x)
     else:
+        if (quant_min, quant_max) != (LOWEST, HIGHEST) and not net.capabilities.quantizes_elementwise:
+            raise ValueError(
+                f"codes of {quant_min} to {quant_max}: this TensorRT quantizes wrongly what was clamped right before; use "
+                f"quant_min={LOWEST}, quant_max={HIGHEST}"
+            )
         x = _clamped(net, x, scale, axis, quant_min, quant_max)
     return net.quantize(x, scale, axis)
 

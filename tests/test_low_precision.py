@@ -172,7 +172,8 @@ def test_int8_weights_are_small(device: str) -> None:
     x = torch.randn(1, 64, 8, 8, device=device)
     data = [torch.randn(1, 64, 8, 8) for _ in range(40)]
     full = torch2edge.convert(net, [x], **FAST).report.engine_bytes
-    small = torch2edge.convert(net, [x], int8=True, calibration=data, **FAST).report.engine_bytes
+    # as an order: of itself a weakly typed TensorRT takes what is fastest at this size
+    small = torch2edge.convert(net, [x], precisions={"": "int8"}, calibration=data, **FAST).report.engine_bytes
     assert small < 0.5 * full
 
 
@@ -187,8 +188,8 @@ def test_a_cache_is_read(trained: Net, device: str, tmp_path: Path) -> None:
     again = torch2edge.convert(
         net, example(device), int8=True, calibration=Calibration(zeros, cache=cache, algorithm="minmax"), **FAST
     )
-    images = drawn(32, 11)[0].to(device)
-    torch.testing.assert_close(first(images), again(images), rtol=1e-2, atol=1e-2)
+    assert error(first, net, device) < 0.1
+    assert error(again, net, device) < 0.1  # ranges of zeros would clip everything
     with pytest.raises(ConfigError, match="entropy"):
         torch2edge.convert(net, example(device), int8=True, calibration=Calibration(zeros, cache=cache), **FAST)
 

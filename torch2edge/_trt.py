@@ -87,6 +87,7 @@ class Capabilities:
     quantize_output_type: bool  # quantize and dequantize layers are told their output's type
     onnx_opset: int  # the newest version of ONNX's operators to export for
     cubic_grid_sample: bool  # 8.6.0 on an H200 computes another bicubic than its documentation
+    quantizes_elementwise: bool  # 8.6.0 on an H200 is wrong where an elementwise layer comes right before a quantize layer
     infinite_scalars: bool  # 8.6.0 computes with 1e38 for an infinite number that it fuses into elementwise layers
 
     @property
@@ -126,6 +127,7 @@ def capabilities() -> Capabilities:
         quantize_output_type=hasattr(module.IQuantizeLayer, "to_type"),
         onnx_opset=18 if hasattr(module.DataType, "INT64") else 17,  # 8.6 parses up to 17 (LayerNormalization)
         cubic_grid_sample=int(module.__version__.partition(".")[0]) >= 10 or rtx,
+        quantizes_elementwise=int(module.__version__.partition(".")[0]) >= 10 or rtx,
         infinite_scalars=int(module.__version__.partition(".")[0]) >= 10 or rtx,
     )
 

@@ -17,6 +17,8 @@ RANGES = {"INT8": (-128, 127), "INT4": (-8, 7), "FP8": (-448, 448)}
 def quantize(layer: Layer, inputs: Sequence[Any]) -> Tensor:
     """clamp(round(x / scale) + zero point), ties to even (NvInfer.h, IQuantizeLayer)."""
     data, kind = wide(inputs[0]), layer.outputs[0].kind
+    if kind in ("FLOAT", "HALF"):  # before TensorRT 10 a network says so until it is built; INT8 is all that there was
+        kind = "INT8"
     if kind not in RANGES:
         raise layer.unsupported(f"quantization to {kind}")
     value = data / _spread(layer, inputs[1], data.shape)

@@ -41,6 +41,11 @@ class Quantize(Pointwise):
             ConversionError: a scale that is not positive, or a number of scales that does not fit the axis.
         """
         t = self.tensor(x, torch.float32)
+        if isinstance(x, torch.Tensor) and t.ndim == 2 and axis in (1, -1) and not self.capabilities.quantizes_elementwise:
+            raise ConversionError(
+                "a matrix that is quantized along its second axis: this TensorRT computes something else with it; quantize "
+                "weights per output channel, their first axis"
+            )
         if t.ndim == 0:  # which TensorRT does not quantize
             return self.reshape(self.quantize(self.reshape(t, (1,)), scale), ())
         steps = self._scale(scale, t, axis)
