@@ -20,10 +20,11 @@ from torch2edge.structure import flatten
 from torch2edge.trace import trace
 
 ROWS_PER_ENGINE = 24
-NOT_BUILT_BY_8_6 = {  # no kernel for its fusions: of casts and POW, of a product of vectors and quantize; it says so
+NOT_BUILT_BY_8_6 = {  # no kernel for its fusions: of casts and POW, of elementwise layers on vectors and quantize; it says so
     "pow.Tensor_Tensor-2_3-float16",
     "fake_quantize_per_tensor_affine.default-600",
     "fake_quantize_per_tensor_affine.default-600#2",
+    "fake_quantize_per_tensor_affine_cachemask.default-7",
     "quantized_decomposed.quantize_per_tensor.default-600",
 }
 
