@@ -53,7 +53,8 @@ def seed() -> None:
 def builds(model: nn.Module, **options: Any) -> tuple[Any, int]:
     """The module, and how many engines were built for it."""
     stages: list[str] = []
-    module = torch2edge.convert(model.eval(), [DATA[0]], progress=stages.append, **{**fast_options(), **options})
+    example = DATA[0].to(next(model.parameters()).device)
+    module = torch2edge.convert(model.eval(), [example], progress=stages.append, **{**fast_options(), **options})
     return module, stages.count("build")
 
 

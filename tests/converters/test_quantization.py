@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Any
 
 import pytest
@@ -12,7 +13,10 @@ from support.torch_features import where_cpu_computes
 from torch import nn
 from torch.nn import functional as F
 
+from torch2edge import _trt
+from torch2edge._trt import trt
 from torch2edge.errors import UnsupportedOpError
+from torch2edge.lower.network import core
 
 aten, decomposed = torch.ops.aten, torch.ops.quantized_decomposed
 PER_TENSOR = aten.fake_quantize_per_tensor_affine.default
@@ -244,3 +248,16 @@ def test_every_code_and_every_half_step() -> None:
             return FAKE(given * 0 + x, scale, 0, -128, 127)
 
     check_row(Row(PER_TENSOR, Shift(), (tuple(x.shape),), rtol=0.0, why="exact"))
+
+
+@pytest.mark.parametrize("fn", [lambda x: FAKE(x.clamp(-3, 3), 0.05, 0, -128, 127), lambda x: FAKE(x, 0.05, 0, -90, 90)])
+def test_a_clamp_beside_quantize_layers_where_tensorrt_fuses_them_wrongly(fn: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """TensorRT 8.6.0 was off by the whole value where a CLIP came right before a quantize layer."""
+    lacking = dataclasses.replace(_trt.capabilities(), quantizes_elementwise=False)
+    monkeypatch.setattr(core, "capabilities", lambda: lacking)
+    row = Row(PER_TENSOR, fn, (IMAGE,))
+    check_row(row)
+    _, _, lowered, _ = convert_row(row)
+    kinds = [layer.raw.type for layer in lowered.network.layers]
+    assert kinds.count(trt.LayerType.ELEMENTWISE) == 2
+    assert all(layer.raw.__class__ is not trt.IActivationLayer for layer in lowered.network.layers)

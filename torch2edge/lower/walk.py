@@ -18,6 +18,7 @@ from .fold import fold_batch_norms
 from .fold_prepared import fold_prepared
 from .network import Network, Tensor
 from .network.symbols import is_symbolic, symbols
+from .quantize import has_quantizers
 from .registry import Registry
 
 __all__ = ["Lowered", "binding_names", "lower"]
@@ -59,7 +60,7 @@ def lower(
     input_names, output_names = binding_names(graph, input_names, output_names)
     check(graph.ops, registry)
     net = Network(raw, names, device_of)
-    net.dim_names = graph.symbols
+    net.dim_names, net.quantizes = graph.symbols, has_quantizers(graph)
     env = _Env()
     input_names = _inputs(graph, net, env, input_names)
     environment = _shape_env(graph) if dynamic else None

@@ -147,7 +147,7 @@ def _convolution(
         s, p, d = (_at(v, axis) for v in (stride, padding, dilation))
         spare = 2 * p - d * (weight.shape[2 + axis] - 1)
         length = input.shape[2 + axis] + spare if spare else input.shape[2 + axis]
-        if is_symbolic(length) and spare < 0 and not _always(length > 0):
+        if is_symbolic(length) and spare < 0 and not _is_positive(length):
             return None
         shape.append(length if s == 1 else (length - 1) // s + 1)
     return shape
@@ -160,10 +160,11 @@ def _any_convolution(
     return None if transposed else _convolution(input, weight, bias, stride, padding, dilation, groups)
 
 
-def _always(condition: Any) -> bool:
-    from torch.fx.experimental.symbolic_shapes import statically_known_true  # with it comes sympy, which takes long
+def _is_positive(size: Any) -> bool:
+    """Whether the ranges of the sizes say so at a glance."""
+    from torch.utils._sympy.value_ranges import bound_sympy  # with it comes sympy, which takes long
 
-    return bool(statically_known_true(condition))
+    return bool(bound_sympy(sympy_of(size), size.node.shape_env.var_to_range).lower > 0)
 
 
 def _at(value: Any, axis: int) -> int:

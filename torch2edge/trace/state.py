@@ -26,6 +26,7 @@ _BARE: dict[type, Any] = {dict: dict, list: list, set: list, deque: list}  # wha
 _OPAQUE = (type, types.ModuleType, types.FunctionType, types.MethodType, types.BuiltinFunctionType, torch.jit.ScriptModule)
 _PLAIN_HOLDERS = ("types", "collections", "argparse")  # SimpleNamespace, UserDict, Namespace
 _NUMBERS = {type(None), bool, int, float, complex, str, bytes}  # and the like: what holds no tensor
+_OWN = ("_parameters", "_buffers", "_modules")
 _OBJECTS_DEEP = 3  # objects of the user's own classes are followed this far from a module: a trainer leads to everything
 
 
@@ -50,13 +51,20 @@ def _walk(model: nn.Module) -> Iterator[tuple[str, Any]]:
             attributes = vars(value)
             seen.add(id(attributes))
             yield name, attributes
-            deeper = depth if isinstance(value, nn.Module) else depth + 1
+            is_module = isinstance(value, nn.Module)
+            deeper = depth if is_module else depth + 1
             dot = "." if name else ""
             for key, item in attributes.items():
-                if isinstance(value, nn.Module) and key in ("_parameters", "_buffers", "_modules"):
+                if type(item) in _NUMBERS:
+                    continue
+                if is_module and key in _OWN:
                     seen.add(id(item))
                     yield key, item
                     stack.extend((f"{name}{dot}{k}", v, depth) for k, v in item.items() if v is not None)
+                elif type(item) in _BARE and not item:  # the hooks of most modules
+                    if id(item) not in seen:
+                        seen.add(id(item))
+                        yield key, item
                 elif _holds(item):
                     stack.append((f"{name}{dot}{key}", item, deeper))
 

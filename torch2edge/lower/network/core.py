@@ -83,6 +83,7 @@ class Core:
     ) -> None:
         self.raw = raw
         self.layers: list[Layer] = []
+        self.quantizes = False  # the model has quantizers of its own, which become layers
         self.outputs: list[Any] = []  # of the op at hand: objects with .shape and .dtype, or None
         self.nesting: Structure | None = None  # of these outputs, where a submodule or function is converted as a whole
         self.weights_by_name: dict[str, list[str]] = {}  # parameter -> layers that hold it

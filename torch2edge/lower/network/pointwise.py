@@ -64,6 +64,9 @@ class Pointwise(Shapes):
     def activation(self, x: Value, kind: str, alpha: float | None = None, beta: float | None = None) -> Tensor:
         """IActivationLayer of ``kind`` (a name of trt.ActivationType)."""
         t = self.tensor(x)
+        if kind == "CLIP" and self.quantizes and not self.capabilities.quantizes_elementwise:
+            # TensorRT 8.6.0 is wrong by the whole value where it fuses a CLIP with a quantize layer; with these it is right
+            return self.elementwise("MIN", self.elementwise("MAX", t, alpha or 0.0, t.dtype), beta or 0.0, t.dtype)
         layer = self.layer(self.raw.add_activation(t.raw, getattr(trt.ActivationType, kind)))
         if alpha is not None:
             layer.alpha = alpha
