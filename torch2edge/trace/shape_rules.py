@@ -15,7 +15,7 @@ import torch
 from ..sizes import SYMBOLIC, is_symbolic, sympy_of
 from .quantized import SAME_SHAPE
 
-__all__ = ["OTHER_FORMS", "Shape", "agree", "hint", "in_order", "map_sizes", "rule_of"]
+__all__ = ["CONVOLUTIONS", "OTHER_FORMS", "Shape", "agree", "as_convolution", "hint", "in_order", "map_sizes", "rule_of"]
 
 aten = torch.ops.aten
 Shape = list[Any]  # ints and symbolic ints
@@ -172,6 +172,23 @@ def _at(value: Any, axis: int) -> int:
     if isinstance(value, int):
         return value
     return int(value[axis % len(value)])
+
+
+CONVOLUTIONS = {aten.conv1d.default, aten.conv2d.default, aten.conv3d.default}
+
+
+def as_convolution(
+    input: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None = None, stride: Any = 1, padding: Any = 0,
+    dilation: Any = 1, groups: int = 1,
+) -> tuple[Any, ...] | None:  # fmt: skip
+    """What conv1d to conv3d give to aten.convolution, as PyTorch's C++ does, which asks symbolic sizes on the way.
+
+    None where an axis for the batch has to be added, or the argument is none that it takes.
+    """
+    axes = weight.dim() - 2
+    every = [[v] * axes if isinstance(v, int) else list(v) * (axes if len(v) == 1 else 1) for v in (stride, padding, dilation)]
+    fits = input.dim() == weight.dim() and all(len(v) == axes for v in every) and input.dtype == weight.dtype
+    return (input, weight, bias, *every, False, [0] * axes, groups) if fits else None
 
 
 def _upsample(input: torch.Tensor, output_size: Any, *args: Any) -> Shape | None:

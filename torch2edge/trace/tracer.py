@@ -33,7 +33,7 @@ from .layouts import Layouts
 from .memory import Memory
 from .quantile import QUANTILES
 from .quantized import FUSED, is_quantization
-from .shape_rules import OTHER_FORMS
+from .shape_rules import CONVOLUTIONS, OTHER_FORMS, as_convolution
 from .source import caller, place
 from .symbolic import Symbols
 from .tensor import Buffer, Link, Traced, storage_key, tensors_in
@@ -192,6 +192,8 @@ class Tracer(TorchDispatchMode):
         """PyTorch's own decomposition where there is one; else the op is recorded, and lowering will refuse it."""
         if func in QUANTILES:
             return self.call(QUANTILES[func], *args, **kwargs)
+        if func in CONVOLUTIONS and (whole := as_convolution(*args, **kwargs)) and self._is_leaf(aten.convolution.default):
+            return self.record(aten.convolution.default, whole, {}, device)
         if schema_of(func).composite:
             with self:
                 return func.decompose(*args, **kwargs)
