@@ -59,17 +59,21 @@ def drawn(count: int, seed: int) -> tuple[torch.Tensor, torch.Tensor]:
     return PATTERNS[labels] * 0.5 + torch.randn(count, 3, 8, 8, generator=generator), labels
 
 
+def train(net: nn.Module, steps: int) -> None:
+    optimizer = torch.optim.AdamW(net.parameters(), lr=3e-3)
+    for step in range(steps):
+        images, labels = drawn(64, 1000 + step)
+        optimizer.zero_grad()
+        nn.functional.cross_entropy(net(images), labels).backward()
+        optimizer.step()
+
+
 @pytest.fixture(scope="module")
 def trained() -> Net:
     """Some seconds of training: better than chance by far, worse than perfect."""
     torch.manual_seed(0)
     net = Net().train()
-    optimizer = torch.optim.AdamW(net.parameters(), lr=3e-3)
-    for step in range(120):
-        images, labels = drawn(64, 1000 + step)
-        optimizer.zero_grad()
-        nn.functional.cross_entropy(net(images), labels).backward()
-        optimizer.step()
+    train(net, 120)
     return net.eval()
 
 
@@ -212,12 +216,7 @@ def test_quantization_aware_training(device: str) -> None:
     net = Net().train()
     net.qconfig = ao.QConfig(activation=activations, weight=weights)  # type: ignore[assignment]
     ao.prepare_qat(net, inplace=True)
-    optimizer = torch.optim.AdamW(net.parameters(), lr=3e-3)
-    for step in range(60):
-        images, labels = drawn(64, 1000 + step)
-        optimizer.zero_grad()
-        nn.functional.cross_entropy(net(images), labels).backward()
-        optimizer.step()
+    train(net, 60)
     net.apply(ao.disable_observer)
     net = net.eval().to(device)
     module = torch2edge.convert(net, example(device), **FAST)
@@ -279,3 +278,21 @@ def test_best(trained: Net, device: str) -> None:
 def test_int8_of_parts_is_refused(trained: Net, device: str) -> None:
     with pytest.raises(ConfigError, match="INT8 of the parts is not there yet"):
         torch2edge.convert(trained.to(device), example(device), int8=True, calibration=loader(), fallback="torch", **FAST)
+
+
+def test_an_onnx_file_says_what_it_cannot_take(device: str, tmp_path: Path) -> None:
+    """Nothing of the options may be dropped without a word."""
+    file, x = tmp_path / "m.onnx", torch.randn(2, 3, device=device)
+    torch.onnx.export(nn.Linear(3, 2).eval(), (x.cpu(),), str(file), dynamo=False, opset_version=17)
+    data = [torch.randn(2, 3)]
+    strong = capabilities().strongly_typed
+    with pytest.raises(ConfigError, match="is an ONNX file"):
+        torch2edge.convert(file, [x], int8=True, calibration=data, **FAST)
+    with pytest.raises(ConfigError, match="dtypes of the ONNX model" if strong else "INT8 by way of ONNX is not there yet"):
+        torch2edge.convert(file, [x], precisions={"": "int8"}, **FAST)
+    with pytest.raises(ConfigError, match="INT8 by way of ONNX is not there yet"):
+        torch2edge.convert(file, [x], calibration=data, **FAST)
+    if strong:
+        with pytest.raises(ConfigError, match="is an ONNX file: .*dtypes of the ONNX model"):
+            torch2edge.convert(file, [x], fp16=True, **FAST)
+    assert torch2edge.convert(file, [x], **FAST).report.precision == "fp32"

@@ -105,6 +105,7 @@ def capabilities() -> Capabilities:
     """
     module = _module()
     rtx = module.__name__ == "tensorrt_rtx"
+    newer = rtx or int(module.__version__.partition(".")[0]) >= 10
     return Capabilities(
         name=module.__name__,
         version=module.__version__,
@@ -126,9 +127,9 @@ def capabilities() -> Capabilities:
         calibrators=hasattr(module, "IInt8EntropyCalibrator2"),
         quantize_output_type=hasattr(module.IQuantizeLayer, "to_type"),
         onnx_opset=18 if hasattr(module.DataType, "INT64") else 17,  # 8.6 parses up to 17 (LayerNormalization)
-        cubic_grid_sample=int(module.__version__.partition(".")[0]) >= 10 or rtx,
-        quantizes_elementwise=int(module.__version__.partition(".")[0]) >= 10 or rtx,
-        infinite_scalars=int(module.__version__.partition(".")[0]) >= 10 or rtx,
+        cubic_grid_sample=newer,
+        quantizes_elementwise=newer,
+        infinite_scalars=newer,
     )
 
 

@@ -11,8 +11,8 @@ from torch import nn
 
 from . import _trt
 from ._trt import capabilities, trt
-from .graph import Graph
-from .lower.quantize import has_quantizers, is_quantizer
+from .graph import Graph, is_quantizer
+from .lower.quantize import has_quantizers
 from .options import Options
 from .report import DimRow, ModuleRow, Report
 

@@ -189,7 +189,7 @@ def convert(
         )  # fmt: skip
     clock = _Clock(progress)
     data = calibration_of(calibration)
-    options = Options.best(options, data is not None) if best else options
+    options = options.with_best(data is not None) if best else options
     args, kwargs, given_names, declared = read_inputs(positional(inputs), kwargs or {}, device_of(model), **shapes)
     _refuse_dynamic(options, declared, file)
     converting = registry().extended(converters)

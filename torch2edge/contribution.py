@@ -16,10 +16,9 @@ from .check.figures import Figures
 from .check.rounding import rounding
 from .check.tf32 import tf32
 from .check.verify import TRIALS, draw
-from .graph import Graph
+from .graph import Graph, is_quantizer
 from .lower import Registry
 from .lower.float32_ops import MOVES
-from .lower.quantize import is_quantizer
 from .options import Options
 from .prepare import Call, typed
 

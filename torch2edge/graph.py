@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -12,7 +13,7 @@ from .shapes import Dim, Range
 from .sizes import Constraint, compute, expression, is_symbolic
 from .structure import Structure, flatten
 
-__all__ = ["Constant", "Function", "Graph", "Op", "Value", "map_tensors"]
+__all__ = ["Constant", "Function", "Graph", "Op", "Value", "is_quantizer", "map_tensors"]
 
 _PLAIN = {type(None), bool, int, float, str, torch.dtype, torch.SymInt}
 
@@ -210,6 +211,22 @@ class Graph:
         if isinstance(tree, dict):
             return {key: self._at(item, sizes) for key, item in tree.items()}
         return compute(self.symbolic(tree), sizes) if is_symbolic(tree) else tree
+
+
+# By name: nothing may have registered quantized_decomposed.
+_QUANTIZERS = {
+    "aten::fake_quantize_per_tensor_affine", "aten::fake_quantize_per_tensor_affine_cachemask",
+    "aten::fake_quantize_per_channel_affine", "aten::fake_quantize_per_channel_affine_cachemask",
+    "aten::_fake_quantize_per_tensor_affine_cachemask_tensor_qparams",
+    "quantized_decomposed::quantize_per_tensor", "quantized_decomposed::dequantize_per_tensor",
+    "quantized_decomposed::quantize_per_channel", "quantized_decomposed::dequantize_per_channel",
+}  # fmt: skip
+
+
+@functools.cache
+def is_quantizer(target: Any) -> bool:
+    """Whether an op quantizes or dequantizes; only its first argument is data."""
+    return getattr(getattr(target, "_schema", None), "name", "") in _QUANTIZERS
 
 
 def map_tensors(tree: Any, fn: Callable[[Any], Any]) -> Any:

@@ -87,22 +87,21 @@ class Options:
         given = nearest(self.precisions, path)
         return given or ("int8" if self.int8 else self.low)
 
-    @staticmethod
-    def best(options: Options, calibrated: bool) -> Options:
-        """``options`` with every precision allowed, for a weakly typed TensorRT to take the fastest of each layer.
+    def with_best(self, calibrated: bool) -> Options:
+        """These options with every precision allowed, for a weakly typed TensorRT to take the fastest of each layer.
 
         Raises:
             ConfigError: the network is strongly typed.
         """
         caps = capabilities()
-        if options.strong:
+        if self.strong:
             way = "strongly_typed=False as well" if not caps.strongly_typed else "fp16=True, or int8=True with a calibration"
             raise ConfigError(
                 f"best=True: in a strongly typed network ({caps.title}) no precision is left to choose; write {way}"
             )
-        if options.precisions or options.fp16 or options.bf16 or options.int8:
+        if self.precisions or self.fp16 or self.bf16 or self.int8:
             raise ConfigError("best=True allows every precision: leave out fp16, bf16, int8 and precisions")
-        return replace(options, fp16=True, int8=calibrated, tf32=True)
+        return replace(self, fp16=True, int8=calibrated, tf32=True)
 
     @property
     def low(self) -> str:
@@ -118,6 +117,18 @@ class Options:
         """Whether a precision is asked for anywhere."""
         return name in (self.low, *self.precisions.values()) or (name == "int8" and self.int8)
 
+    def check_parsed(self, road: str) -> None:
+        """Refuse what has no effect on a network that TensorRT's ONNX parser made.
+
+        Raises:
+            ConfigError: with ``road``, what led to the parser.
+        """
+        if self.strong and any(map(self.uses, ("fp16", "bf16", "int8"))):
+            raise ConfigError(
+                f"{road}: the layers of a strongly typed network that TensorRT's parser made have the dtypes of the ONNX "
+                "model, which fp16, bf16, int8 and precisions do not change. Convert model.half() with half inputs"
+            )
+
     def _check_precision(self) -> None:
         caps = capabilities()
         if self.fp16 and self.bf16:
@@ -130,11 +141,8 @@ class Options:
         if self.strongly_typed is not None and self.strongly_typed != self.strong:
             typed = "strongly" if caps.strongly_typed else "weakly"
             raise ConfigError(f"strongly_typed={self.strongly_typed}: {caps.title} is {typed} typed, and knows no other way")
-        if self.strong and self.fallback == "onnx" and any(map(self.uses, ("fp16", "bf16", "int8"))):
-            raise ConfigError(
-                "fallback='onnx': the layers of a strongly typed network that TensorRT's parser made have the dtypes of the "
-                "ONNX model, which fp16, bf16, int8 and precisions do not change. Convert model.half() with half inputs"
-            )
+        if self.fallback == "onnx":
+            self.check_parsed("fallback='onnx'")
 
     def _check_fallback(self) -> None:
         for name, known in (("fallback", FALLBACKS), ("onnx_exporter", ONNX_EXPORTERS)):

@@ -12,7 +12,7 @@ from torch import nn
 
 from .build import BuildSession
 from .check.onnx_model import OnnxModel
-from .errors import ConversionError, InputError, TraceError, UnsupportedOpError
+from .errors import ConfigError, ConversionError, InputError, TraceError, UnsupportedOpError
 from .graph import Graph
 from .lower import Lowered, OnnxFile, Registry, lower, lower_by_onnx
 from .lower.check import check
@@ -115,6 +115,7 @@ def network(
     session, model = BuildSession(options), call.model
     args, kwargs = list(call.args), call.kwargs
     if file is not None:
+        _check_parsed(options, call, f"{file.path} is an ONNX file")
         made, lowered, note = file.lower(args, kwargs, session.network, device_of=options.device_of, **names)
         return Road(made, lowered, session, [note])
     assert graph is not None
@@ -132,6 +133,7 @@ def network(
         if options.fallback != "onnx":
             raise
         reason = refused
+    _check_parsed(options, call, f"fallback='onnx' ({reason.args[0].splitlines()[0]})")
     session = BuildSession(options)  # the network of the first may be half filled
     with unchanged(model), eager_only(), torch.no_grad():
         lowered, note = lower_by_onnx(
@@ -139,6 +141,17 @@ def network(
             opset=options.onnx_opset, device_of=options.device_of, **names,
         )  # fmt: skip
     return Road(graph, lowered, session, [note])
+
+
+def _check_parsed(options: Options, call: Call, road: str) -> None:
+    """Refuse precisions that a network of TensorRT's ONNX parser would not have.
+
+    Raises:
+        ConfigError: with ``road``, what led to the parser.
+    """
+    options.check_parsed(road)
+    if call.calibration or options.uses("int8"):
+        raise ConfigError(f"{road}: INT8 by way of ONNX is not there yet. Leave int8 and calibration out, or fp16=True")
 
 
 def configure(road: Road, precision: str) -> str:

@@ -20,6 +20,7 @@ from .errors import ConfigError
 
 __all__ = [
     "Constraint",
+    "bounds",
     "compute",
     "expression",
     "has_symbolic",
@@ -87,6 +88,16 @@ def _is_number(expr: Any) -> bool:
 def sympy_of(size: Any) -> Any:
     """The sympy expression of a symbolic number, with everything in it that a guard has fixed; anything else as it is."""
     return size.node.expr if isinstance(size, SYMBOLIC) else size
+
+
+def bounds(value: Any) -> tuple[int | None, int | None]:
+    """The least and the greatest value that a size can have, by the ranges of the symbols; None where nothing bounds it."""
+    if not isinstance(value, SYMBOLIC):
+        return value, value
+    from torch.utils._sympy.value_ranges import bound_sympy
+
+    found = bound_sympy(sympy_of(value), value.node.shape_env.var_to_range)
+    return tuple(int(end) if end.is_finite and end.is_integer else None for end in (found.lower, found.upper))  # type: ignore[return-value]
 
 
 def expression(size: Any, names: Mapping[str, str]) -> Expression:

@@ -12,10 +12,9 @@ from typing import Any
 
 import torch
 
-from ..graph import Constant, Graph, Op, Value, map_tensors
+from ..graph import Constant, Graph, Op, Value, is_quantizer, map_tensors
 from ..sizes import is_symbolic
 from .float32_ops import FLOAT32_OPS, MOVES
-from .quantize import is_quantizer
 
 __all__ = ["Lowering", "in_precision"]
 

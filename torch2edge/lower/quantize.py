@@ -15,10 +15,10 @@ from typing import Any
 
 import torch
 
-from ..graph import Constant, Graph, Op, Value
+from ..graph import Constant, Graph, Op, Value, is_quantizer
 from .check import bind
 
-__all__ = ["Points", "every_float", "has_quantizers", "is_quantizer", "points_of", "with_quantizers"]
+__all__ = ["Points", "every_float", "has_quantizers", "points_of", "with_quantizers"]
 
 aten = torch.ops.aten
 LEVELS = 127  # the largest integer: symmetric, -128 is not used for weights
@@ -47,12 +47,6 @@ class Points:
     values: dict[str, Value] = field(default_factory=dict)
     places: dict[int, list[str]] = field(default_factory=dict)
     weights: dict[int, tuple[str, int]] = field(default_factory=dict)
-
-
-def is_quantizer(target: Any) -> bool:
-    """Whether an op quantizes or dequantizes; only its first argument is data."""
-    schema = getattr(target, "_schema", None)
-    return schema is not None and ("fake_quantize_" in schema.name or schema.name.startswith("quantized_decomposed::"))
 
 
 def has_quantizers(graph: Graph) -> bool:

@@ -7,7 +7,6 @@ network. So these ops are recorded whatever they depend on.
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -15,24 +14,9 @@ import torch
 
 from ..errors import TraceError
 
-__all__ = ["FUSED", "SAME_SHAPE", "is_quantization", "refuse_observers"]
+__all__ = ["FUSED", "SAME_SHAPE", "refuse_observers"]
 
 aten = torch.ops.aten
-
-# By name: nothing may have registered quantized_decomposed.
-_KEPT = {
-    "aten::fake_quantize_per_tensor_affine", "aten::fake_quantize_per_tensor_affine_cachemask",
-    "aten::fake_quantize_per_channel_affine", "aten::fake_quantize_per_channel_affine_cachemask",
-    "aten::_fake_quantize_per_tensor_affine_cachemask_tensor_qparams",
-    "quantized_decomposed::quantize_per_tensor", "quantized_decomposed::dequantize_per_tensor",
-    "quantized_decomposed::quantize_per_channel", "quantized_decomposed::dequantize_per_channel",
-}  # fmt: skip
-
-
-@functools.cache
-def is_quantization(func: Any) -> bool:
-    """Whether an overload is recorded also where it depends on no input."""
-    return func._schema.name in _KEPT
 
 
 def refuse_observers(model: torch.nn.Module) -> None:

@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-from ..sizes import SYMBOLIC, is_symbolic, sympy_of
+from ..sizes import SYMBOLIC, bounds, is_symbolic, sympy_of
 from .quantized import SAME_SHAPE
 
 __all__ = ["CONVOLUTIONS", "OTHER_FORMS", "Shape", "agree", "as_convolution", "hint", "in_order", "map_sizes", "rule_of"]
@@ -147,7 +147,7 @@ def _convolution(
         s, p, d = (_at(v, axis) for v in (stride, padding, dilation))
         spare = 2 * p - d * (weight.shape[2 + axis] - 1)
         length = input.shape[2 + axis] + spare if spare else input.shape[2 + axis]
-        if is_symbolic(length) and spare < 0 and not _is_positive(length):
+        if is_symbolic(length) and spare < 0 and not (bounds(length)[0] or 0) > 0:
             return None
         shape.append(length if s == 1 else (length - 1) // s + 1)
     return shape
@@ -158,13 +158,6 @@ def _any_convolution(
     output_padding: Any, groups: int,
 ) -> Shape | None:  # fmt: skip
     return None if transposed else _convolution(input, weight, bias, stride, padding, dilation, groups)
-
-
-def _is_positive(size: Any) -> bool:
-    """Whether the ranges of the sizes say so at a glance."""
-    from torch.utils._sympy.value_ranges import bound_sympy  # with it comes sympy, which takes long
-
-    return bool(bound_sympy(sympy_of(size), size.node.shape_env.var_to_range).lower > 0)
 
 
 def _at(value: Any, axis: int) -> int:

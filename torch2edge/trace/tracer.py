@@ -16,7 +16,7 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from ..errors import DataDependentError, RandomOpError, TraceError
-from ..graph import Constant, Op, Value, map_tensors
+from ..graph import Constant, Op, Value, is_quantizer, map_tensors
 from ..sizes import has_symbolic, settle
 from .complex import Pair, complex_form
 from .functional import (
@@ -32,7 +32,7 @@ from .functional import (
 from .layouts import Layouts
 from .memory import Memory
 from .quantile import QUANTILES
-from .quantized import FUSED, is_quantization
+from .quantized import FUSED
 from .shape_rules import CONVOLUTIONS, OTHER_FORMS, as_convolution
 from .source import caller, place
 from .symbolic import Symbols
@@ -156,7 +156,7 @@ class Tracer(TorchDispatchMode):
             return self.call(FUSED[func], *args, **kwargs)
         traced = next((t for t in tensors if isinstance(t, Traced)), None)
         if traced is None:
-            if is_quantization(func) and tensors and self._is_leaf(func):
+            if is_quantizer(func) and tensors and self._is_leaf(func):
                 return self.record(func, args, kwargs, tensors[0].device)
             if self._symbols and has_symbolic((args, kwargs)):
                 return self._sized_op(func, args, kwargs)

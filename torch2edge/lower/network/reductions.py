@@ -9,11 +9,12 @@ import torch
 
 from ..._trt import trt
 from ...errors import ConversionError
+from ...sizes import bounds
 from .core import Tensor, Value
 from .loops import Loops
 from .matrix import Matrix, axes_mask
 from .pointwise import wide
-from .symbols import bounds, is_symbolic
+from .symbols import is_symbolic
 
 __all__ = ["Reductions"]
 

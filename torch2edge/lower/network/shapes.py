@@ -9,10 +9,10 @@ from typing import Any
 import torch
 
 from ..._trt import trt
-from ...sizes import settle
+from ...sizes import bounds, settle
 from .core import Tensor, Value
 from .sizes import Sizes
-from .symbols import at_least, bounds, is_symbolic, same, same_shape
+from .symbols import at_least, is_symbolic, same, same_shape
 
 __all__ = ["Shapes"]
 

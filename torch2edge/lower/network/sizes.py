@@ -14,10 +14,10 @@ import torch
 
 from ..._trt import trt
 from ...errors import ConfigError, ConversionError
+from ...sizes import bounds, sympy_of, text
 from ...sizes import expression as readable
-from ...sizes import sympy_of, text
 from .core import Core, Tensor
-from .symbols import bounds, is_symbolic
+from .symbols import is_symbolic
 
 __all__ = ["Sizes"]
 

@@ -13,7 +13,7 @@ import torch
 
 from ...sizes import sympy_of
 
-__all__ = ["at_least", "bounds", "broadcast", "is_symbolic", "same", "same_shape", "symbols"]
+__all__ = ["at_least", "broadcast", "is_symbolic", "same", "same_shape", "symbols"]
 
 _SYMBOLIC = (torch.SymInt, torch.SymFloat)
 
@@ -61,16 +61,6 @@ def symbols(tree: Any) -> set[Any]:
     if isinstance(tree, dict):
         return symbols(list(tree.values()))
     return set(sympy_of(tree).free_symbols) if is_symbolic(tree) else set()
-
-
-def bounds(value: Any) -> tuple[int | None, int | None]:
-    """The least and the greatest value that a size can have; None where nothing bounds it."""
-    if not is_symbolic(value):
-        return value, value
-    from torch.utils._sympy.value_ranges import bound_sympy
-
-    found = bound_sympy(sympy_of(value), value.node.shape_env.var_to_range)
-    return tuple(int(end) if end.is_finite and end.is_integer else None for end in (found.lower, found.upper))  # type: ignore[return-value]
 
 
 def broadcast(*shapes: Sequence[Any]) -> tuple[Any, ...]:
