@@ -293,6 +293,6 @@ def test_an_onnx_file_says_what_it_cannot_take(device: str, tmp_path: Path) -> N
     with pytest.raises(ConfigError, match="INT8 by way of ONNX is not there yet"):
         torch2edge.convert(file, [x], calibration=data, **FAST)
     if strong:
-        with pytest.raises(ConfigError, match="is an ONNX file: .*dtypes of the ONNX model"):
+        with pytest.raises(ConfigError, match=r"is an ONNX file: .*dtypes of the ONNX model"):
             torch2edge.convert(file, [x], fp16=True, **FAST)
     assert torch2edge.convert(file, [x], **FAST).report.precision == "fp32"
