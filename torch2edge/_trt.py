@@ -85,6 +85,7 @@ class Capabilities:
     dynamic_outputs: bool  # NonZero and NMS layers have an implementation
     calibrators: bool  # INT8 by calibration
     quantize_output_type: bool  # quantize and dequantize layers are told their output's type
+    quantizes_half: bool  # quantize and dequantize layers take and give halves beside float32 scales (run: TensorRT-RTX)
     onnx_opset: int  # the newest version of ONNX's operators to export for
     cubic_grid_sample: bool  # 8.6.0 on an H200 computes another bicubic than its documentation
     quantizes_elementwise: bool  # 8.6.0 on an H200 is wrong where an elementwise layer comes right before a quantize layer
@@ -126,6 +127,7 @@ def capabilities() -> Capabilities:
         dynamic_outputs=not rtx,
         calibrators=hasattr(module, "IInt8EntropyCalibrator2"),
         quantize_output_type=hasattr(module.IQuantizeLayer, "to_type"),
+        quantizes_half=not hasattr(module.BuilderFlag, "FP16"),
         onnx_opset=18 if hasattr(module.DataType, "INT64") else 17,  # 8.6 parses up to 17 (LayerNormalization)
         cubic_grid_sample=newer,
         quantizes_elementwise=newer,

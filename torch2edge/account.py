@@ -97,8 +97,10 @@ def _target(session: Any) -> str:
     return _trt.gpu_name() or "an unknown GPU"
 
 
-def metadata(model: nn.Module, graph: Graph, lowered: Any, session: Any, report: Report, file_format: int) -> dict[str, Any]:
-    """What an engine file says of itself."""
+def metadata(
+    model: nn.Module, graph: Graph, computed: Graph, lowered: Any, session: Any, report: Report, file_format: int
+) -> dict[str, Any]:  # fmt: skip
+    """What an engine file says of itself; ``computed`` as for ``report_of``."""
 
     def row(name: str, binding: str, value: Any, axes: Mapping[int, str] | None = None) -> dict[str, Any]:
         dtype = str(value.dtype).removeprefix("torch.")
@@ -129,9 +131,9 @@ def metadata(model: nn.Module, graph: Graph, lowered: Any, session: Any, report:
         "constraints": [{"condition": c.condition, "source": c.source} for c in graph.constraints],
         "inputs": [
             row(n, b, v, graph.axes.get(i))
-            for i, (n, b, v) in enumerate(zip(graph.input_names, lowered.input_names, graph.inputs))
+            for i, (n, b, v) in enumerate(zip(graph.input_names, lowered.input_names, computed.inputs))
         ],
-        "outputs": [row(n, b, v) for n, b, v in zip(graph.output_names, lowered.output_names, graph.outputs)],
+        "outputs": [row(n, b, v) for n, b, v in zip(graph.output_names, lowered.output_names, computed.outputs)],
         "input_structure": graph.input_structure,
         "output_structure": graph.output_structure,
         "report": report.to_dict(),

@@ -49,8 +49,10 @@ def convert(
     bf16: bool = False,
     int8: bool = False,
     calibration: Any = None,
+    calibrator: str = "pytorch",
     precisions: Mapping[nn.Module | str, str] | None = None,
     strongly_typed: bool | None = None,
+    io_dtype: torch.dtype | None = None,
     best: bool = False,
     sparse: bool = False,
     tf32: bool = False,
@@ -100,16 +102,20 @@ def convert(
         max_shapes: the largest shapes.
         fp16: compute in half precision. Strongly typed (TensorRT 10, 11, RTX): every op does, but those that need float32
             (``lower/float32_ops.py``) and what leaves half's range; weakly typed (8.6, DLA): TensorRT chooses per layer.
-            Inputs and outputs keep their dtypes.
+            Inputs and outputs keep their dtypes but for ``io_dtype``.
         bf16: the same in bfloat16, from TensorRT 10 on.
         int8: quantize convolutions, linear layers and matrix products; what stays in floats is fp16, bf16 or float32 as asked
             for beside it. Needs ``calibration``, or a model with fake quantization in it.
         calibration: data for INT8: a DataLoader, a Dataset, batches, a folder of images, or a ``Calibration`` with more to
             say.
+        calibrator: who finds the ranges of INT8: ``"pytorch"``, once for every TensorRT, or ``"tensorrt"``: TensorRT's own
+            IInt8EntropyCalibrator2 or IInt8MinMaxCalibrator during the build, fed from the same data (weakly typed only).
         precisions: submodule, its path, or a pattern of paths (``"backbone.*"``) -> "fp32", "fp16", "bf16" or "int8"; it
             holds for what is inside too, the innermost wins. An op that needs float32 stays in float32.
         strongly_typed: for TensorRT 10, which has both kinds of networks: False for the weak kind. By default strong, but
             where a DLA is asked for.
+        io_dtype: ``torch.float16``, ``torch.bfloat16`` or ``torch.float32``: what the engine takes and gives in the place of
+            the model's float inputs and outputs, so that nobody has to cast before and behind it.
         best: allow half, TF32 and, with a calibration, INT8, and let a weakly typed TensorRT take the fastest of each layer.
         sparse: allow kernels for weights in the 2:4 pattern (``torch2edge.sparsify_2to4``); the report says which have it.
         tf32: allow TF32 for float32 matrix products and convolutions (10 bits of mantissa).
@@ -157,7 +163,8 @@ def convert(
     placed = _device_types(model, device_types, file)
     chosen = _precisions(model, precisions, file)
     options = Options(
-        fp16=fp16, bf16=bf16, int8=int8, precisions=chosen, strongly_typed=strongly_typed, sparse=sparse, tf32=tf32,
+        fp16=fp16, bf16=bf16, int8=int8, precisions=chosen, strongly_typed=strongly_typed,
+        io_dtype=io_dtype, calibrator=calibrator, sparse=sparse, tf32=tf32,
         optimization_level=optimization_level, workspace=workspace, default_device_type=default_device_type,
         device_types=placed, dla_core=dla_core, gpu_fallback=gpu_fallback, tactic_sources=tactic_sources,
         compute_capabilities=tuple(compute_capabilities), fallback=fallback, onnx_exporter=onnx_exporter,
@@ -243,7 +250,9 @@ def _engine(options: Options, todo: _Todo) -> EdgeModule:
     if isinstance(call.model, OnnxModel):
         report.original = call.model.evaluator()
     module = EdgeModule(
-        plan, metadata(call.model, graph, lowered, session, report, FORMAT), fallback=by_reference(session, lowered)
+        plan,
+        metadata(call.model, graph, road.network_graph, lowered, session, report, FORMAT),
+        fallback=by_reference(session, lowered),
     )
     if todo.keep_network:
         module.network, module._kept = session.network, Kept(call, road, options, todo.converting, todo.names)

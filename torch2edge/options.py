@@ -12,10 +12,12 @@ from ._trt import capabilities, trt
 from .errors import ConfigError
 from .modules import nearest
 
-__all__ = ["FALLBACKS", "ONNX_EXPORTERS", "PRECISIONS", "Options"]
+__all__ = ["CALIBRATORS", "FALLBACKS", "ONNX_EXPORTERS", "PRECISIONS", "Options"]
 
 PRECISIONS = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16, "int8": torch.int8}
 
+IO_DTYPES = (torch.float32, torch.float16, torch.bfloat16)
+CALIBRATORS = ("pytorch", "tensorrt")
 FALLBACKS = ("error", "onnx", "torch")
 ONNX_EXPORTERS = ("torchscript", "dynamo")
 
@@ -33,6 +35,8 @@ class Options:
     int8: bool = False
     precisions: Mapping[str, str] = field(default_factory=dict)
     strongly_typed: bool | None = None
+    io_dtype: torch.dtype | None = None
+    calibrator: str = "pytorch"
     sparse: bool = False
     tf32: bool = False
     optimization_level: int | None = None
@@ -123,6 +127,10 @@ class Options:
         Raises:
             ConfigError: with ``road``, what led to the parser.
         """
+        if self.io_dtype is not None:
+            raise ConfigError(
+                f"{road}: a network that TensorRT's parser made keeps the ONNX model's dtypes; leave io_dtype out"
+            )
         if self.strong and any(map(self.uses, ("fp16", "bf16", "int8"))):
             raise ConfigError(
                 f"{road}: the layers of a strongly typed network that TensorRT's parser made have the dtypes of the ONNX "
@@ -143,6 +151,35 @@ class Options:
             raise ConfigError(f"strongly_typed={self.strongly_typed}: {caps.title} is {typed} typed, and knows no other way")
         if self.fallback == "onnx":
             self.check_parsed("fallback='onnx'")
+        self._check_io_dtype()
+        self._check_calibrator()
+
+    def _check_io_dtype(self) -> None:
+        if self.io_dtype is None:
+            return
+        if self.io_dtype not in IO_DTYPES:
+            known = ", ".join(map(str, IO_DTYPES))
+            raise ConfigError(
+                f"io_dtype is the dtype of the engine's float inputs and outputs, one of {known}, but is {self.io_dtype!r}"
+            )
+        if self.io_dtype == torch.bfloat16 and not capabilities().bf16:
+            raise ConfigError(f"io_dtype: {capabilities().title} has no bfloat16; use torch.float16")
+        if self.fallback == "torch":
+            raise ConfigError(
+                "io_dtype: the parts of fallback='torch' take and give what the model around them has; leave it out"
+            )
+
+    def _check_calibrator(self) -> None:
+        if self.calibrator not in CALIBRATORS:
+            raise ConfigError(f"calibrator is {self.calibrator!r}; it must be one of {', '.join(map(repr, CALIBRATORS))}")
+        if self.calibrator == "tensorrt":
+            title = capabilities().title
+            if not capabilities().calibrators:
+                raise ConfigError(f"calibrator='tensorrt': {title} has no calibrators any more; 'pytorch' finds the ranges")
+            if self.strong:
+                raise ConfigError(
+                    "calibrator='tensorrt': TensorRT calibrates weakly typed networks only; add strongly_typed=False"
+                )
 
     def _check_fallback(self) -> None:
         for name, known in (("fallback", FALLBACKS), ("onnx_exporter", ONNX_EXPORTERS)):

@@ -17,6 +17,7 @@ from .inputs import device_of
 from .lower import Registry
 from .lower.fold import fold_batch_norms
 from .lower.fold_prepared import fold_prepared
+from .lower.io_dtype import with_io_dtype
 from .lower.precision import in_precision
 from .lower.quantize import every_float, has_quantizers, points_of, with_quantizers
 from .lower.ranges import equalized
@@ -88,10 +89,16 @@ def prepare(graph: Graph, options: Options, converting: Registry, call: Call) ->
     """
     check_reached(options.precisions, [op.module for op in graph.ops], "precisions")
     _check_calibration(graph, options, call)
+    made = _in_precisions(graph, options, converting, call)
+    return made if options.io_dtype is None else replace(made, graph=with_io_dtype(made.graph, options.io_dtype))
+
+
+def _in_precisions(graph: Graph, options: Options, converting: Registry, call: Call) -> Prepared:
     if not any(map(options.uses, ("fp16", "bf16", "int8"))):
         return Prepared(graph)
     if not options.strong:
-        return Prepared(graph, ranges=_ranges(graph, options, call) if call.calibration else {})
+        ours = call.calibration is not None and options.calibrator == "pytorch"
+        return Prepared(graph, ranges=_ranges(graph, options, call) if ours else {})
     return typed(graph, options, converting, call)
 
 
