@@ -25,7 +25,7 @@ from .modules import check_reached
 from .options import Options
 from .structure import flatten_call
 
-__all__ = ["Call", "Prepared", "calibration_of", "prepare", "typed"]
+__all__ = ["Call", "Prepared", "calibration_of", "check_data", "prepare", "typed"]
 
 SHOWN = 5  # modules that a note names
 
@@ -127,7 +127,18 @@ def _check_calibration(graph: Graph, options: Options, call: Call) -> None:
         raise ConfigError("calibration is given, but nothing is to be INT8: add int8=True, or precisions={module: 'int8'}")
     if call.calibration and own:
         raise ConfigError("calibration is given, but the model quantizes by itself, with scales of its own: leave it out")
-    if options.uses("int8") and not call.calibration and not own:
+    check_data(options, call, own)
+
+
+def check_data(options: Options, call: Call, quantizes: bool) -> None:
+    """Refuse INT8 without ranges, of a model that ``quantizes`` by itself or does not.
+
+    Raises:
+        ConfigError
+    """
+    if options.calibrator == "tensorrt" and not call.calibration:
+        raise ConfigError("calibrator='tensorrt' is given, but no data for it: int8=True, calibration=loader")
+    if options.uses("int8") and not call.calibration and not quantizes:
         raise ConfigError(
             "int8 needs the range of every tensor: calibration=loader (a DataLoader, a Dataset, batches, or a folder of "
             "images), or a model with fake quantization in it (after quantization-aware training)"

@@ -11,6 +11,7 @@ from .._trt import capabilities, clear_errors, last_errors, logger, to_trt_dtype
 from ..errors import BuildError
 from ..modules import nearest
 from ..options import Options
+from .calibration import raise_its_error
 
 __all__ = ["BuildSession"]
 
@@ -35,6 +36,7 @@ class BuildSession:
         if self.builder is None:
             raise BuildError(_explain("TensorRT gave no builder"))
         self.strong = options.strong
+        self.calibrator: Any = None
         self.network = self.builder.create_network(self._network_flags(options))
         self.config = self.builder.create_builder_config()
         self.compute_capabilities = self._compute_capabilities()
@@ -177,6 +179,14 @@ class BuildSession:
             if tensor is not None and tensor.dtype == trt.DataType.FLOAT:
                 tensor.dynamic_range = (-largest, largest)
 
+    def calibrate_with(self, calibrator: Any) -> None:
+        """Let TensorRT find the ranges of INT8, with one of ``calibration.calibrator``'s."""
+        if capabilities().strongly_typed:
+            return
+        self.calibrator = calibrator
+        self._flag("INT8", True)
+        self.config.int8_calibrator = calibrator
+
     def add_profiles(self, input_names: Sequence[str], profiles: Sequence[Sequence[Sequence[Sequence[int]]]]) -> None:
         """Optimization profiles: each is the (smallest, most usual, largest) shape of every input.
 
@@ -216,9 +226,12 @@ class BuildSession:
 
         Raises:
             BuildError: TensorRT built none; its last error lines, with module paths, are in the message.
+            InputError: the calibration's data, where a calibrator reads it during the build.
         """
         clear_errors()
         plan = self.builder.build_serialized_network(self.network, self.config)
+        if self.calibrator is not None:
+            raise_its_error(self.calibrator)
         if plan is None:
             raise BuildError(_explain("TensorRT built no engine"))
         return bytes(plan)

@@ -1,6 +1,7 @@
 """data -> scales: batches through the traced graph, observers on its tensors, and the largest magnitude of each."""
 
 from .cache import read_tensorrt_cache, weights_hash, write_tensorrt_cache
+from .calibrator import calibrator, raise_its_error
 from .run import calibrate
 from .settings import ALGORITHMS, Calibration, CalibrationWarning
 
@@ -9,6 +10,8 @@ __all__ = [
     "Calibration",
     "CalibrationWarning",
     "calibrate",
+    "calibrator",
+    "raise_its_error",
     "read_tensorrt_cache",
     "weights_hash",
     "write_tensorrt_cache",

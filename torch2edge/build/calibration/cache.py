@@ -85,7 +85,7 @@ class Cache:
             "format": FORMAT, **self._algorithm(), "samples": samples, "batches": batches, "model": self.model,
             "torch2edge": self.version, "amax": dict(amax),
         }  # fmt: skip
-        _write(self.path, json.dumps(content, indent=1, ensure_ascii=False) + "\n")
+        write_whole(self.path, json.dumps(content, indent=1, ensure_ascii=False) + "\n")
 
     def _algorithm(self) -> dict[str, Any]:
         clips = self.calibration.algorithm == "percentile"
@@ -132,7 +132,7 @@ def _listed(names: list[str]) -> str:
     return ", ".join(names[:_SHOWN]) + more
 
 
-def _write(path: Path, text: str) -> None:
+def write_whole(path: Path, text: str) -> None:
     """All of it or nothing: into a file beside it, which then takes its name."""
     try:
         handle, beside = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
@@ -208,4 +208,4 @@ def write_tensorrt_cache(
         if not math.isfinite(scale) or scale <= 0 or not name.strip() or name != name.strip() or "\n" in name:
             raise ConfigError(f"a TensorRT calibration cache cannot hold the amax {value!r} of {name!r}")
         lines.append(f"{name}: {struct.pack('!f', scale).hex()}")
-    _write(Path(path), "\n".join(lines) + "\n")
+    write_whole(Path(path), "\n".join(lines) + "\n")
