@@ -1,6 +1,6 @@
 """data -> scales: batches through the traced graph, observers on its tensors, and the largest magnitude of each."""
 
-from .cache import read_tensorrt_cache, weights_hash, write_tensorrt_cache
+from .cache import graph_hash, read_tensorrt_cache, weights_hash, write_tensorrt_cache
 from .run import calibrate
 from .settings import ALGORITHMS, Calibration, CalibrationWarning
 
@@ -9,6 +9,7 @@ __all__ = [
     "Calibration",
     "CalibrationWarning",
     "calibrate",
+    "graph_hash",
     "read_tensorrt_cache",
     "weights_hash",
     "write_tensorrt_cache",
