@@ -1,6 +1,6 @@
 """data -> scales: batches through the traced graph, observers on its tensors, and the largest magnitude of each."""
 
-from .cache import read_tensorrt_cache, weights_hash, write_tensorrt_cache
+from .cache import graph_hash, read_tensorrt_cache, weights_hash, write_tensorrt_cache
 from .calibrator import calibrator, raise_its_error
 from .run import calibrate
 from .settings import ALGORITHMS, Calibration, CalibrationWarning
@@ -11,6 +11,7 @@ __all__ = [
     "CalibrationWarning",
     "calibrate",
     "calibrator",
+    "graph_hash",
     "raise_its_error",
     "read_tensorrt_cache",
     "weights_hash",
