@@ -21,6 +21,22 @@ class Causal(nn.Module):
         return scores.softmax(-1) @ x
 
 
+@pytest.mark.parametrize("algorithm", ["minmax", "entropy"])
+def test_the_lowest_number_in_the_place_of_minus_infinity(algorithm):
+    """As transformers masks: a scale of 3e36 would make zeros of all scores, one that clips would lose the mask."""
+
+    class Lowest(nn.Module):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            mask = torch.full((5, 5), torch.finfo(torch.float32).min).triu(1)
+            return ((x @ x.mT) + mask).softmax(-1) @ x
+
+    traced, data = Traced(Lowest(), [torch.randn(4, 5, 3)]), [torch.randn(4, 5, 3) for _ in range(10)]
+    amax = traced.calibrate(data, algorithm, more={"infinite": True})
+    masked = [f"op{i}" for i, op in enumerate(traced.graph.ops) if op.short_name == "add"]
+    assert len(masked) == 1
+    assert [name for name, value in amax.items() if value == math.inf] == masked
+
+
 @pytest.mark.parametrize("algorithm", ["minmax", "entropy", "percentile", "mse"])
 def test_infinities_where_they_are_allowed(tmp_path, algorithm):
     model, path = Causal(), tmp_path / "calib.json"

@@ -26,6 +26,7 @@ __all__ = ["calibrate"]
 
 FEW = 32  # samples
 KEPT = 4  # batches
+MASK = 1e30
 Seen = tuple[int, int, list[str]]  # samples, batches, notes
 
 
@@ -50,7 +51,8 @@ def calibrate(
         graph_hash: ``graph_hash`` of the traced ops, for the cache.
         version: of torch2edge, for the cache.
         parameters: names of the positional parameters of the model's forward; a dict as batch is read by them.
-        infinite: a point that holds an infinity, as a masked one does, has the amax inf, and is no error.
+        infinite: a point that holds an infinity or float32's lowest number, as a masked one does, has the amax inf, and is
+            no error.
         tell: takes what is to be said of the data, in the place of a ``CalibrationWarning``.
         line: takes lines on the progress, in the place of a bar on stderr.
         keep: gets the tensors of the first batches, for a check on the same kind of data; none where there is no data.
@@ -96,7 +98,7 @@ def _observed(
         raise InputError("calibration: no batch is as large as the example's, so nothing was observed; give more data")
     reduce(list(observers.values()), ranks)
     _check_observed(observers.values())
-    amax = _results(points, observers, calibration)
+    amax = _results(points, observers, calibration, infinite)
     if ranks.rank == 0:
         notes = list(dict.fromkeys(note for _, _, told in seen for note in told))
         for note in notes + _doubts(list(observers.values()), samples):
@@ -207,16 +209,20 @@ def _check_observed(observers: Iterable[Extremes]) -> None:
             raise ConfigError(f"calibration: the traced graph does not compute {', '.join(observer.names)}")
 
 
-def _results(points: Mapping[str, Value], observers: Mapping[int, Extremes], calibration: Calibration) -> dict[str, float]:
-    found = {
-        key: math.inf if _is_infinite(observer) else amax_of(observer, calibration.algorithm, calibration.percentile)
-        for key, observer in observers.items()
-    }
+def _results(
+    points: Mapping[str, Value], observers: Mapping[int, Extremes], calibration: Calibration, infinite: bool
+) -> dict[str, float]:  # fmt: skip
+    def amax(observer: Extremes) -> float:
+        masked = infinite and _is_masked(observer)
+        return math.inf if masked else amax_of(observer, calibration.algorithm, calibration.percentile)
+
+    found = {key: amax(observer) for key, observer in observers.items()}
     return {name: found[id(value)] for name, value in points.items()}
 
 
-def _is_infinite(observer: Extremes) -> bool:
-    return bool((observer.bounds == math.inf).any())
+def _is_masked(observer: Extremes) -> bool:
+    """Whether it holds what stands for minus infinity in a mask: that, or float32's lowest number as transformers has it."""
+    return bool((observer.bounds >= MASK).any())
 
 
 def _doubts(observers: Sequence[Extremes], samples: int) -> list[str]:
@@ -230,7 +236,7 @@ def _doubts(observers: Sequence[Extremes], samples: int) -> list[str]:
     constant: list[str] = []
     for observer in observers:
         below, above = observer.bounds.tolist()
-        if math.inf in (below, above):
+        if max(below, above) >= MASK:
             continue  # it has no scale
         if below == above == 0:
             zero += observer.names
