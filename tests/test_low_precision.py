@@ -134,6 +134,15 @@ def test_a_cache_is_read(trained: Net, device: str, tmp_path: Path) -> None:
         torch2edge.convert(net, example(device), int8=True, calibration=Calibration(zeros, cache=cache), **FAST)
 
 
+def test_a_cache_alone(trained: Net, device: str, tmp_path: Path) -> None:
+    """Without data the check is on random inputs as large as the calibration's: INT8 would clip what is larger."""
+    net, cache = trained.to(device), tmp_path / "calib.json"
+    torch2edge.convert(net, example(device), int8=True, calibration=Calibration(loader(), cache=cache, progress=False), **FAST)
+    module = torch2edge.convert(net, example(device), int8=True, calibration=Calibration(cache=cache), **FAST)
+    assert {row.trial.rpartition(" ")[0] for row in module.report.check} == {"random batch in the ranges"}
+    assert accuracy(module, device) > accuracy(net, device) - 0.01
+
+
 # ---- quantization-aware training --------------------------------------------------------------------------------------
 
 

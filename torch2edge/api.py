@@ -258,7 +258,18 @@ def _engine(options: Options, todo: _Todo) -> EdgeModule:
         module.network, module._kept = session.network, Kept(call, road, options, todo.converting, todo.names)
     if todo.verify:
         with clock("check"):
-            verify_module(call.model, list(call.args), dict(call.kwargs), module, graph, lowered, session, report, call.seen)
+            verify_module(
+                call.model,
+                list(call.args),
+                dict(call.kwargs),
+                module,
+                graph,
+                lowered,
+                session,
+                report,
+                call.seen,
+                call.seen_are,
+            )
     if not _trt.why_not_executable():
         module._fallback = None  # it holds the network and the weights
     module.metadata["report"] = report.to_dict()

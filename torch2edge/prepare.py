@@ -12,6 +12,7 @@ import torch
 from torch import nn
 
 from .build.calibration import Calibration, calibrate, graph_hash, weights_hash
+from .check.verify import TRIALS, draw
 from .errors import ConfigError
 from .graph import Graph
 from .inputs import device_of
@@ -36,7 +37,8 @@ class Call:
     """The example, and what INT8 is calibrated from.
 
     Attributes:
-        seen: batches of the calibration, kept for the check.
+        seen: batches of the calibration, kept for the check; random ones in its ranges where there is a cache but no data.
+        seen_are: what one of them is.
         ranges: index of a value -> its largest magnitude, of all that were calibrated so far; another network of the same
             graph takes them from here. inf for one that holds infinities.
         notes: on the calibration, for the report.
@@ -47,6 +49,7 @@ class Call:
     kwargs: Mapping[str, Any]
     calibration: Calibration | None = None
     seen: list[list[torch.Tensor]] = field(default_factory=list)
+    seen_are: str = "calibration batch"
     line: Callable[[str], None] | None = None
     ranges: dict[int, float] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
@@ -198,11 +201,25 @@ def _calibrated(
         )  # fmt: skip
         call.ranges.update({value.index: found[name] for name, value in new.items()})
         if call.calibration.data is None:
+            call.seen_are, call.seen = "random batch in the ranges", call.seen or _in_ranges(traced, call)
             call.note(
                 f"note: the INT8 ranges are those of {call.calibration.cache}; without calibration data the check is on "
-                "random inputs, and what lies beyond the ranges is clipped"
+                "random inputs as large as those"
             )
     return {name: call.ranges[value.index] for name, value in points.items()}
+
+
+def _in_ranges(graph: Graph, call: Call) -> list[list[torch.Tensor]]:
+    """Random inputs, as large as those of the calibration where that is known: INT8 clips what is larger."""
+
+    def fitted(tensor: torch.Tensor, index: int) -> torch.Tensor:
+        largest = call.ranges.get(index, math.inf)
+        if not tensor.is_floating_point() or largest == math.inf:
+            return tensor
+        return tensor * (largest / tensor.abs().amax().clamp(min=1e-30))
+
+    batches = [draw(call.tensors, trial) for trial in TRIALS]
+    return [[fitted(t, v.index) for t, v in zip(batch, graph.inputs)] for batch in batches]
 
 
 # ---- half ---------------------------------------------------------------------------------------------------------------

@@ -112,12 +112,12 @@ def verify_size_one(
 
 def verify_module(
     model: nn.Module, args: list[Any], kwargs: dict[str, Any], module: EdgeModule, graph: Graph, lowered: Lowered,
-    session: BuildSession, report: Report, batches: Sequence[list[torch.Tensor]] = (),
+    session: BuildSession, report: Report, batches: Sequence[list[torch.Tensor]] = (), called: str = "",
 ) -> None:  # fmt: skip
     """Fill the report's check, by executing the engine or by the reference executor.
 
     The engine takes the same floats in its ``io_dtype``, if it has one. ``batches`` are inputs to check on in the place of
-    random ones.
+    random ones, and ``called`` what each of them is.
 
     Raises:
         VerificationError: an output is not the model's; with the module that drifts first.
@@ -130,7 +130,7 @@ def verify_module(
     run = _in_the_models_dtypes(module, computed, graph)
     report.checked_by = f"{capabilities().title} on {_trt.gpu_name()}" if here else "the reference executor"
     if batches:
-        report.check, inputs = verify_batches(run, original, batches, graph.output_names, report.tolerance)
+        report.check, inputs = verify_batches(run, original, batches, graph.output_names, report.tolerance, called)
     else:
         sizes = sizes_to_check(graph, examples)
         report.check, trial = verify_sizes(run, original, examples, graph.output_names, report.tolerance, sizes)

@@ -136,7 +136,7 @@ def verify(
 
 def verify_batches(
     run: Callable[[list[torch.Tensor]], list[torch.Tensor]], reference: Callable[[list[torch.Tensor]], list[torch.Tensor]],
-    batches: Sequence[list[torch.Tensor]], names: Sequence[str], tolerance: float,
+    batches: Sequence[list[torch.Tensor]], names: Sequence[str], tolerance: float, called: str,
 ) -> tuple[list[CheckRow], list[torch.Tensor]]:  # fmt: skip
     """``verify`` on given inputs: INT8 clips what is beyond the ranges that it was calibrated for.
 
@@ -146,7 +146,7 @@ def verify_batches(
     both = [(run(inputs), reference([t.clone() for t in inputs])) for inputs in batches]
     floors = [_floor([expected[i] for _, expected in both]) for i in range(len(names))]
     rows = [
-        [compare(g, e, n, f"calibration batch {number}", tolerance, f) for g, e, n, f in zip(given, expected, names, floors)]
+        [compare(g, e, n, f"{called} {number}", tolerance, f) for g, e, n, f in zip(given, expected, names, floors)]
         for number, (given, expected) in enumerate(both)
     ]  # fmt: skip
     worst = [max(column, key=lambda c: (not c.passed, c.rel_l2)) for column in zip(*rows)]
