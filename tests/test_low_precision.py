@@ -275,11 +275,6 @@ def test_best(trained: Net, device: str) -> None:
         torch2edge.convert(net, example(device), best=True, fp16=True, **FAST)
 
 
-def test_int8_of_parts_is_refused(trained: Net, device: str) -> None:
-    with pytest.raises(ConfigError, match="INT8 of the parts is not there yet"):
-        torch2edge.convert(trained.to(device), example(device), int8=True, calibration=loader(), fallback="torch", **FAST)
-
-
 def test_an_onnx_file_says_what_it_cannot_take(device: str, tmp_path: Path) -> None:
     """Nothing of the options may be dropped without a word."""
     file, x = tmp_path / "m.onnx", torch.randn(2, 3, device=device)

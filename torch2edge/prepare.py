@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from .build.calibration import Calibration, calibrate, weights_hash
+from .build.calibration import Calibration, Derived, calibrate, weights_hash
 from .errors import ConfigError
 from .graph import Graph
 from .inputs import device_of
@@ -84,7 +84,7 @@ def prepare(graph: Graph, options: Options, converting: Registry, call: Call) ->
 
     Raises:
         ConfigError: a precision is for a module in which nothing ran, or INT8 lacks a calibration.
-        InputError: see ``calibrate``.
+        CalibrationError: see ``calibrate``.
     """
     check_reached(options.precisions, [op.module for op in graph.ops], "precisions")
     _check_calibration(graph, options, call)
@@ -99,7 +99,7 @@ def typed(graph: Graph, options: Options, converting: Registry, call: Call) -> P
     """``graph`` with the precisions as its dtypes and quantizers, whatever the network is to be.
 
     Raises:
-        InputError: see ``calibrate``.
+        CalibrationError: see ``calibrate``.
     """
     ops, folded = fold_batch_norms(graph, converting, options.device_of, options.float_of)
     ops, prepared = fold_prepared(ops, graph.outputs, converting, options.device_of)  # before casts come between
@@ -145,17 +145,23 @@ def _calibrated(graph: Graph, points: Mapping[str, Any], call: Call) -> dict[str
     assert call.calibration is not None
     new = {name: value for name, value in points.items() if value.index not in call.ranges}
     if new:
-        device = device_of(call.model) or torch.device("cpu")
+        # a part of a model may have no parameters that say where it is
+        device = next((t.device for t in call.tensors), device_of(call.model))
         # a cache is of all points of a conversion; those that another choice of precisions adds are not in it
         calibration = replace(call.calibration, cache=None) if call.ranges else call.calibration
         found = calibrate(
             graph, new, calibration, args=call.args, kwargs=call.kwargs, device=device,
-            model_hash=weights_hash(call.model) if calibration.cache else "", version=__version__,
+            model_hash=weights_hash(_origin(call.model, calibration)) if calibration.cache else "", version=__version__,
             parameters=list(inspect.signature(call.model.forward).parameters), keep=None if call.seen else call.seen,
             line=call.line,
         )  # fmt: skip
         call.ranges.update({value.index: found[name] for name, value in new.items()})
     return {name: call.ranges[value.index] for name, value in points.items()}
+
+
+def _origin(model: nn.Module, calibration: Calibration) -> nn.Module:
+    """The model whose weights the ranges hang on: those of a part, on all that runs before it."""
+    return calibration.data.origin if isinstance(calibration.data, Derived) else model
 
 
 # ---- half ---------------------------------------------------------------------------------------------------------------

@@ -120,10 +120,10 @@ def test_an_error_on_one_rank_stops_all(images, tmp_path):
     attempt("after", TensorDataset(images))
     """
     first, second = run(code, tmp_path)
-    assert "InputError: calibration: batch 1: args[0] holds NaN" in second["nan"]  # its second: batch 3 of all
-    assert first["nan"].startswith("Torch2EdgeError: the calibration failed on rank 1 of 2: InputError")
+    assert "CalibrationError: calibration: batch 1: args[0] holds NaN" in second["nan"]  # its second: batch 3 of all
+    assert first["nan"].startswith("CalibrationError: the calibration failed on rank 1 of 2: CalibrationError")
     assert "failed at batch 1: OSError: disk gone" in first["loader"]
-    assert second["loader"].startswith("Torch2EdgeError: the calibration failed on rank 0 of 2: InputError")
+    assert second["loader"].startswith("CalibrationError: the calibration failed on rank 0 of 2: CalibrationError")
     for name, told in (("cache", "cannot be written"), ("damaged", "or damaged")):
         assert first[name].startswith("ConfigError")
         assert told in first[name]

@@ -1,13 +1,16 @@
 """data -> scales: batches through the traced graph, observers on its tensors, and the largest magnitude of each."""
 
 from .cache import read_tensorrt_cache, weights_hash, write_tensorrt_cache
+from .derived import Arguments, Derived
 from .run import calibrate
 from .settings import ALGORITHMS, Calibration, CalibrationWarning
 
 __all__ = [
     "ALGORITHMS",
+    "Arguments",
     "Calibration",
     "CalibrationWarning",
+    "Derived",
     "calibrate",
     "read_tensorrt_cache",
     "weights_hash",

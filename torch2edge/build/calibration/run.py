@@ -10,11 +10,12 @@ from typing import Any
 
 import torch
 
-from ...errors import ConfigError, InputError
+from ...errors import CalibrationError, ConfigError
 from ...graph import Graph, Op, Value
 from .algorithms import ALL_ZERO, amax_of
 from .cache import Cache
 from .data import Batches, open_data
+from .derived import Derived
 from .distributed import Ranks, reduce, this_rank
 from .intake import Intake
 from .observers import Extremes, Histogram
@@ -54,7 +55,7 @@ def calibrate(
 
     Raises:
         ConfigError: a cache of another conversion, or a point that the graph does not compute.
-        InputError: no data, or a batch that the graph cannot take or that makes NaN or infinities.
+        CalibrationError: no data, or a batch that the graph cannot take or that makes NaN or infinities.
     """
     ranks, intake = this_rank(), Intake(graph, args, kwargs, calibration, device, parameters)
     cache = None
@@ -69,17 +70,27 @@ def calibrate(
     seen = ranks.agree(lambda: _pass(graph, intake, observers, calibration, ranks, line, keep))
     samples, batches = sum(s for s, _, _ in seen), sum(b for _, b, _ in seen)
     if not samples:
-        raise InputError("calibration: no batch is as large as the example's, so nothing was observed; give more data")
+        raise CalibrationError(_nothing(calibration))
     reduce(list(observers.values()), ranks)
     _check_observed(observers.values())
     amax = _results(points, observers, calibration)
     if ranks.rank == 0:
         notes = list(dict.fromkeys(note for _, _, told in seen for note in told))
         for note in notes + _doubts(list(observers.values()), samples):
-            (tell or _warn)(f"calibration: {note}")
+            (tell or _warn)(f"calibration{_whose(calibration)}: {note}")
     if cache is not None:
         ranks.first(lambda: cache.write(amax, samples, batches))
     return amax
+
+
+def _whose(calibration: Calibration) -> str:
+    return f" of {calibration.data.path}" if isinstance(calibration.data, Derived) else ""
+
+
+def _nothing(calibration: Calibration) -> str:
+    if isinstance(calibration.data, Derived):
+        return calibration.data.nothing()
+    return "calibration: no batch is as large as the example's, so nothing was observed; give more data"
 
 
 def _warn(text: str) -> None:
@@ -134,7 +145,7 @@ def _observe(graph: Graph, tensors: Sequence[torch.Tensor], observers: Mapping[i
     """Replay the graph on one batch; a point that is not finite is named.
 
     Raises:
-        InputError
+        CalibrationError
     """
 
     def look(op: Op, results: list[Any]) -> None:
@@ -152,12 +163,14 @@ def _observe(graph: Graph, tensors: Sequence[torch.Tensor], observers: Mapping[i
         raise
     except (RuntimeError, IndexError) as error:
         reason = (str(error).splitlines() or ["no message"])[0]
-        raise InputError(f"calibration: the model does not run on batch {number}: {type(error).__name__}: {reason}") from error
+        raise CalibrationError(
+            f"calibration: the model does not run on batch {number}: {type(error).__name__}: {reason}"
+        ) from error
     bounds = torch.stack([o.bounds for o in observers.values()]) if observers else torch.zeros(0, 2)
     for observer, pair in zip(observers.values(), bounds.tolist()):
         if any(math.isnan(b) or b == math.inf for b in pair):
             bad = "NaN" if any(map(math.isnan, pair)) else "an infinity"
-            raise InputError(
+            raise CalibrationError(
                 f"calibration: batch {number} makes {bad} in {', '.join(observer.names)}: no scale holds it. Look at the "
                 "batch, or leave that module in floating point"
             )
