@@ -10,6 +10,8 @@ from typing import Any
 
 import pytest
 import torch
+from support import ranks
+from support.partition_models import Cut, convs
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
@@ -27,24 +29,6 @@ pytestmark = [
 def strong() -> None:
     if not capabilities().strongly_typed:
         pytest.skip("the names and ranges here are those of strongly typed networks")
-
-
-def convs(inside: int, outside: int) -> nn.Sequential:
-    return nn.Sequential(nn.Conv2d(inside, 8, 3, padding=1), nn.ReLU(), nn.Conv2d(8, outside, 3, padding=1))
-
-
-class Cut(nn.Module):
-    """Two parts around an op that has no converter; what the second gets is not what the model gets."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.first, self.second = convs(3, 6), convs(6, 4)
-
-    def between(self, x: torch.Tensor) -> torch.Tensor:
-        return x * (2 + torch.special.bessel_j0(x)) * 7 + 5
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return self.second(self.between(self.first(x)))
 
 
 @pytest.fixture
@@ -408,3 +392,59 @@ def test_what_has_no_effect_is_refused(model):
         convert(named, [x], data, int8=False, precisions={"1": "int8"})
     with pytest.raises(ConfigError, match="by way of fallback='torch'"):
         convert(model, [x], data, max_error=0.1)
+
+
+# ---- torch.distributed ------------------------------------------------------------------------------------------------
+
+RANKS = """
+import warnings
+from pathlib import Path
+from torch.utils.data import TensorDataset
+import torch2edge
+from support.partition_models import Cut
+warnings.simplefilter("ignore")
+model, images = Cut().eval(), torch.load(f"{folder}/images.pt", weights_only=True)
+model.load_state_dict(torch.load(f"{folder}/model.pt", weights_only=True))
+def attempt(name, data, **options):
+    calibration = torch2edge.Calibration(data, "minmax", cache=f"{folder}/{name}.json", progress=False)
+    options = {"int8": True, "calibration": calibration, "fallback": "torch", **options}
+    try:
+        module = torch2edge.convert(model, [torch.ones(4, 3, 8, 8)], **options)
+        result[name] = [module.report.plan.engines, str(module.report.plan)]
+    except Exception as error:
+        result[name] = f"{type(error).__name__}: {error}"
+"""
+
+
+@pytest.mark.skipif(not torch.distributed.is_available(), reason="torch without torch.distributed")
+def test_two_processes_calibrate_the_parts_together(model, tmp_path):
+    images = torch.cat(batches(size=2))
+    torch.save(images, tmp_path / "images.pt")
+    torch.save(model.state_dict(), tmp_path / "model.pt")
+    code = """
+attempt("both", TensorDataset(images))
+attempt("few", TensorDataset(images[:4]))  # none for the second rank
+images[17] = float("nan")
+attempt("bad", TensorDataset(images))
+verify = torch2edge.api.verify_module
+def fails_on_one_rank(module, *more):
+    if rank == 1 and module is model.second:
+        raise torch2edge.VerificationError("not equal here")
+    return verify(module, *more)
+torch2edge.api.verify_module = fails_on_one_rank
+attempt("differ", TensorDataset(images[:16]))
+"""
+    first, second = ranks.run(RANKS + code, tmp_path)
+    assert first["both"] == second["both"]
+    assert first["both"][0] == ["first", "second"]
+    convert(model, [images[:4]], Calibration(list(images.split(4)), "minmax", cache=tmp_path / "one.json"))
+    for path in ("first", "second"):
+        one, both = (json.loads((tmp_path / f"{name}.{path}.json").read_text()) for name in ("one", "both"))
+        assert both == one
+    assert first["few"] == second["few"]
+    assert json.loads((tmp_path / "few.second.json").read_text())["samples"] == 4
+    assert first["bad"].startswith("CalibrationError: calibration: batch 2: args[0] holds NaN")  # its third: batch 4 of all
+    assert "the calibration failed on rank 0 of 2: CalibrationError: calibration: batch 2" in second["bad"]
+    assert first["differ"][0] == second["differ"][0] == ["first"]  # what is in the second is too small
+    assert "did not convert on rank 1 of 2: VerificationError: not equal here" in first["differ"][1]
+    assert "VerificationError: not equal here" in second["differ"][1]
