@@ -341,6 +341,40 @@ def test_an_iterator_is_refused_for_parts(model):
         convert(model, [torch.randn(2, 3, 8, 8)], (x for x in batches()))
 
 
+class Rewound:
+    """An iterator that begins anew, as those of some data libraries do."""
+
+    def __init__(self, data: list[torch.Tensor]) -> None:
+        self.data, self.at = data, 0
+
+    def __iter__(self):
+        self.at = 0
+        return self
+
+    def __next__(self) -> torch.Tensor:
+        self.at += 1
+        if self.at > len(self.data):
+            raise StopIteration
+        return self.data[self.at - 1]
+
+
+def test_an_iterator_that_begins_anew_is_taken(model, tmp_path):
+    data = batches()
+    convert(model, [data[0]], cached(tmp_path, Rewound(data)))
+    assert json.loads((tmp_path / "calib.second.json").read_text())["batches"] == len(data)
+
+
+def test_a_folder_of_images(model, tmp_path):
+    image = pytest.importorskip("PIL.Image")
+    for i in range(6):
+        pixels = torch.randint(0, 40 * (i + 1), (9, 8, 3), dtype=torch.uint8).numpy()
+        image.fromarray(pixels).save(tmp_path / f"{i}.png")
+    module = convert(model, [torch.rand(2, 3, 8, 8)], cached(tmp_path, tmp_path))
+    assert json.loads((tmp_path / "calib.second.json").read_text())["samples"] == 6
+    assert 0.1 < ranges(tmp_path, "first")["0/convolution/input"] <= 1
+    assert error(module, model, [torch.rand(2, 3, 8, 8) * 0.8]) < 0.1
+
+
 class Branch(Cut):
     """The second runs on what is large."""
 

@@ -15,7 +15,7 @@ from .check.nested import compare_nested, floors_of
 from .check.tf32 import tf32
 from .check.verify import TRIALS, draw
 from .cut import Plan, TooSmall, decide
-from .errors import CalibrationError, ConfigError, ConversionError, Torch2EdgeError, VerificationError
+from .errors import ConfigError, ConversionError, Torch2EdgeError, VerificationError
 from .graph import Graph
 from .inputs import fixed_inputs
 from .lower import Registry, registry
@@ -133,33 +133,28 @@ def part_converter(
         data: of the calibration; a part gets what the whole model calls it with, if anything in it is to be INT8.
     """
 
-    def convert_one(path: str, module: nn.Module, args: Sequence[Any], kwargs: Mapping[str, Any], calls: int) -> EdgeModule:
+    def options_of(path: str) -> dict[str, Any]:
         if not path:
-            placed = {"device_types": device_types, "precisions": precisions}
-            calibration = data.calibration if data else None
-            return convert(  # type: ignore[no-any-return]
-                module, args, kwargs, calibration=calibration, **placed, **settings, **whole
-            )
-        devices = inside(device_types, path)
-        options = dict(settings)
-        if not any(device.name == "DLA" for device in (*devices.values(), options["default_device_type"]) if device):
+            return {**settings, **whole, "device_types": device_types, "precisions": precisions}
+        options = {**settings, "device_types": inside(device_types, path), "precisions": inside(precisions, path)}
+        devices = (*options["device_types"].values(), options["default_device_type"])
+        if not any(device.name == "DLA" for device in devices if device):
             options["dla_core"] = None
-        of_modules = inside(precisions, path)
-        options["int8"] = options["int8"] and of_modules.get("", "int8") == "int8"
-        in_int8 = options["int8"] or options["best"] or "int8" in of_modules.values()
-        calibration = data.of_part(path, module, args, kwargs, calls) if data and in_int8 else None
-        try:
-            return convert(  # type: ignore[no-any-return]
-                module, args, kwargs, calibration=calibration, device_types=devices, precisions=of_modules, **options
-            )
-        except CalibrationError as error:
-            if data is None or data.parts[path].told:
-                raise
-            raise CalibrationError(f"in {path}: {error}") from error
+        options["int8"] = options["int8"] and options["precisions"].get("", "int8") == "int8"
+        return options
 
-    if data is None:
-        return convert_one
-    return lambda *call: on_all_ranks(lambda: convert_one(*call))
+    def convert_one(path: str, module: nn.Module, args: Sequence[Any], kwargs: Mapping[str, Any], calls: int) -> EdgeModule:
+        options = options_of(path)
+        if data is None:
+            return convert(module, args, kwargs, **options)  # type: ignore[no-any-return]
+        if not path:
+            options["calibration"] = data.calibration
+        elif options["int8"] or options["best"] or "int8" in options["precisions"].values():
+            options["calibration"] = data.of_part(path, module, args, kwargs, calls)
+        with data.named(path):
+            return on_all_ranks(lambda: convert(module, args, kwargs, **options))  # type: ignore[no-any-return]
+
+    return convert_one
 
 
 def _decide(

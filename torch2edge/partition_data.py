@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import inspect
 import os
 import threading
@@ -31,6 +32,7 @@ from .trace.state import held
 __all__ = ["PartData", "WholeData", "on_all_ranks", "whole_data"]
 
 T = TypeVar("T")
+_ONE_WAY = ("builtins", "itertools")  # whose iterators are: generators, map, zip, chain
 
 
 @dataclass
@@ -63,7 +65,7 @@ class WholeData:
             ConfigError: the data can be gone through once only.
         """
         data = self.calibration.data
-        if isinstance(data, Iterator):
+        if isinstance(data, Iterator) and type(data).__module__ in _ONE_WAY:  # a user's own may begin anew
             raise ConfigError(
                 f"calibration: the data is an iterator ({type(data).__name__}), which is empty the second time, but with "
                 "fallback='torch' every part goes through it. Give a list or a DataLoader, which begin anew"
@@ -95,6 +97,16 @@ class WholeData:
             yield number, tensors
         elif left and ranks.rank == 0:
             self._warn(f"the last {left} samples are left out: they do not fill a batch of the example's size")
+
+    @contextlib.contextmanager
+    def named(self, path: str) -> Iterator[None]:
+        """Name a part in what is said of its own tensors: the user knows their batches, not what becomes of them."""
+        try:
+            yield
+        except CalibrationError as error:
+            if path not in self.parts or self.parts[path].told:
+                raise
+            raise CalibrationError(f"in {path}: {error}") from error
 
     def _keep(self, tensors: Sequence[torch.Tensor]) -> None:
         if len(self.kept) < KEPT:
