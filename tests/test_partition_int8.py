@@ -79,9 +79,9 @@ def test_each_part_has_the_ranges_of_what_the_whole_gives_it(model, tmp_path):
         entering = [model.between(model.first(x)) for x in data]
         inner = [model.second[1](model.second[0](x)) for x in entering]
     first, second = ranges(tmp_path, "first"), ranges(tmp_path, "second")
-    assert first["0/convolution/input"] == pytest.approx(largest(data), rel=1e-6)
-    assert second["0/convolution/input"] == pytest.approx(largest(entering), rel=1e-5)
-    assert second["2/convolution/input"] == pytest.approx(largest(inner), rel=1e-5)
+    assert first["args[0]"] == pytest.approx(largest(data), rel=1e-6)
+    assert second["args[0]"] == pytest.approx(largest(entering), rel=1e-5)
+    assert second["1/relu"] == pytest.approx(largest(inner), rel=1e-5)
     fresh = batches(8)
     assert 1e-4 < error(module, model, fresh) < 0.1
     assert not (tmp_path / "calib.json").exists()
@@ -128,7 +128,7 @@ def test_every_call_counts_as_it_was_when_it_was_made(tmp_path):
     module = convert(model, [data[0]], cached(tmp_path, data))
     with torch.no_grad():
         entering = largest(model.between(model.first(x)) for x in data)
-    assert ranges(tmp_path, "second")["0/convolution/input"] == pytest.approx(10 * entering, rel=1e-5)
+    assert ranges(tmp_path, "second")["args[0]"] == pytest.approx(10 * entering, rel=1e-5)
     assert json.loads((tmp_path / "calib.second.json").read_text())["batches"] == 2 * len(data)
     assert error(module, model, batches(8)) < 0.1
 
@@ -139,7 +139,7 @@ def test_batches_are_put_together_as_for_a_single_engine(model, tmp_path):
     convert(model, [torch.randn(4, 3, 8, 8)], cached(tmp_path, DataLoader(data, batch_size=3)), verify=False)
     held = json.loads((tmp_path / "calib.second.json").read_text())
     assert (held["samples"], held["batches"]) == (16, 4)
-    assert ranges(tmp_path, "first")["0/convolution/input"] == pytest.approx(largest(images), rel=1e-6)
+    assert ranges(tmp_path, "first")["args[0]"] == pytest.approx(largest(images), rel=1e-6)
 
 
 def test_no_more_batches_than_asked_for(model, tmp_path):
@@ -147,7 +147,7 @@ def test_no_more_batches_than_asked_for(model, tmp_path):
     convert(model, [data[0]], cached(tmp_path, data, batches=3))
     with torch.no_grad():
         entering = largest(model.between(model.first(x)) for x in data[:3])
-    assert ranges(tmp_path, "second")["0/convolution/input"] == pytest.approx(entering, rel=1e-5)
+    assert ranges(tmp_path, "second")["args[0]"] == pytest.approx(entering, rel=1e-5)
 
 
 def test_too_few_samples_are_repeated_and_said_once(model):
@@ -189,14 +189,14 @@ def test_batches_by_name(tmp_path, way):
     assert module.report.plan.engines == ["first", "second"]
     with torch.no_grad():
         entering = [model.between(model.first(i)) * f * 2 for i, f in zip(images, factors)]
-    assert ranges(tmp_path, "second")["conv/convolution/input"] == pytest.approx(largest(entering), rel=1e-5)
+    assert ranges(tmp_path, "second")["/mul#2"] == pytest.approx(largest(entering), rel=1e-5)
 
 
 def test_precisions_of_one_part(model, tmp_path):
     data = batches()
     module = convert(model, [data[0]], cached(tmp_path, data), int8=False, precisions={"second.0": "int8"})
     assert [p.name for p in tmp_path.iterdir()] == ["calib.second.json"]
-    assert list(ranges(tmp_path, "second")) == ["0/convolution/input"]
+    assert list(ranges(tmp_path, "second")) == ["args[0]"]
     assert {p: r.precision for p, r in module.report.engines.items()} == {"first": "fp32", "second": "fp32+int8"}
     other = convert(model, [data[0]], data, precisions={model.second: "fp32"}, fp16=True)
     assert "int8" in other.report.engines["first"].precision
@@ -240,6 +240,17 @@ def test_caches_are_read_and_are_of_the_whole_models_weights(model, tmp_path):
         convert(changed, [data[0]], cached(tmp_path, data))
 
 
+def test_caches_alone(model, tmp_path):
+    data = batches()
+    first = convert(model, [data[0]], cached(tmp_path, data))
+    again = convert(model, [data[0]], cached(tmp_path, None), verify=False)
+    x = torch.randn(2, 3, 8, 8)
+    assert torch.equal(first(x), again(x))
+    (tmp_path / "calib.second.json").unlink()
+    with pytest.raises(torch2edge.Torch2EdgeError, match=r"no data.*calib\.second\.json|calib\.second\.json.*no data"):
+        convert(model, [data[0]], cached(tmp_path, None), verify=False)
+
+
 # ---- the model is left as it was --------------------------------------------------------------------------------------
 
 
@@ -279,7 +290,7 @@ def test_the_model_and_the_data_are_left_as_they_were(tmp_path):
     assert all(torch.equal(a, b) for a, b in zip(model.state_dict().values(), weights.values()))
     assert model.calls == []
     assert not any(m._forward_pre_hooks or m._forward_pre_hooks_with_kwargs for m in model.modules())
-    assert ranges(tmp_path, "first")["0/convolution/input"] == pytest.approx(2 * largest(data), rel=1e-6)
+    assert ranges(tmp_path, "first")["args[0]"] == pytest.approx(2 * largest(data), rel=1e-6)
 
 
 # ---- data that does not do --------------------------------------------------------------------------------------------
@@ -328,7 +339,9 @@ def test_a_model_that_fails_on_the_data_stops_it(model):
         convert(model, [data[0]], data)
 
 
-@pytest.mark.parametrize(("bad", "told"), [(torch.inf, "batch 4 makes an infinity in 0/"), (torch.nan, "batch 4: args.* NaN")])
+@pytest.mark.parametrize(
+    ("bad", "told"), [(torch.inf, "batch 4 makes an infinity in args"), (torch.nan, "batch 4: args.* NaN")]
+)
 def test_what_the_model_makes_of_the_data_stops_it(model, bad, told):
     model.between = lambda x: x if x.abs().max() < 1e4 else torch.full_like(x, bad)
     data = [*batches(4), torch.full((2, 3, 8, 8), 1e6)]
@@ -371,7 +384,7 @@ def test_a_folder_of_images(model, tmp_path):
         image.fromarray(pixels).save(tmp_path / f"{i}.png")
     module = convert(model, [torch.rand(2, 3, 8, 8)], cached(tmp_path, tmp_path))
     assert json.loads((tmp_path / "calib.second.json").read_text())["samples"] == 6
-    assert 0.1 < ranges(tmp_path, "first")["0/convolution/input"] <= 1
+    assert 0.1 < ranges(tmp_path, "first")["args[0]"] <= 1
     assert error(module, model, [torch.rand(2, 3, 8, 8) * 0.8]) < 0.1
 
 
@@ -410,7 +423,7 @@ def test_calls_of_other_shapes_are_passed_over(tmp_path):
     assert "note: calibration: 4 of 16 calls of second have other shapes" in str(module.report)
     with torch.no_grad():
         entering = largest(model.between(model.first(x)) for i, x in enumerate(data) if i % 4)
-    assert ranges(tmp_path, "second")["0/convolution/input"] == pytest.approx(entering, rel=1e-5)
+    assert ranges(tmp_path, "second")["args[0]"] == pytest.approx(entering, rel=1e-5)
     with pytest.raises(CalibrationError, match=r"^calibration: all 4 calls of second with this data have other shapes"):
         convert(model, [data[1]], data[::4])
 

@@ -162,6 +162,8 @@ class PartData(Derived):
 
     def __iter__(self) -> Iterator[Arguments]:
         self.taken = self.passed_over = 0
+        if self._whole.calibration.data is None:  # the caches of the parts are to have all
+            return
         everything = held(self.origin)
         try:
             for number, tensors in self._whole.batches():
@@ -175,6 +177,9 @@ class PartData(Derived):
     def nothing(self) -> str:
         """Why there was no call to observe."""
         self.told = True
+        if self._whole.calibration.data is None:
+            file = _cache_of(self._whole.calibration.cache, self.path)
+            return f"calibration: there is no data, and the cache {file} is not there or lacks ranges. Give the data too"
         tip = f"or leave it in floats: precisions={{{self.path!r}: 'fp32'}}"
         if self.passed_over:
             return (

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -10,7 +11,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from .build.calibration import Calibration, Derived, calibrate, weights_hash
+from .build.calibration import Calibration, Derived, calibrate, graph_hash, weights_hash
 from .errors import ConfigError
 from .graph import Graph
 from .inputs import device_of
@@ -36,7 +37,8 @@ class Call:
     Attributes:
         seen: batches of the calibration, kept for the check.
         ranges: index of a value -> its largest magnitude, of all that were calibrated so far; another network of the same
-            graph takes them from here.
+            graph takes them from here. inf for one that holds infinities.
+        notes: on the calibration, for the report.
     """
 
     model: nn.Module
@@ -46,11 +48,17 @@ class Call:
     seen: list[list[torch.Tensor]] = field(default_factory=list)
     line: Callable[[str], None] | None = None
     ranges: dict[int, float] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
 
     @property
     def tensors(self) -> list[torch.Tensor]:
         """The tensors of the example."""
         return flatten_call(self.args, self.kwargs)[0]
+
+    def note(self, text: str) -> None:
+        """Say it in the report, once."""
+        if text not in self.notes:
+            self.notes.append(text)
 
 
 @dataclass
@@ -91,7 +99,8 @@ def prepare(graph: Graph, options: Options, converting: Registry, call: Call) ->
     if not any(map(options.uses, ("fp16", "bf16", "int8"))):
         return Prepared(graph)
     if not options.strong:
-        return Prepared(graph, ranges=_ranges(graph, options, call) if call.calibration else {})
+        ranges = _ranges(graph, options, call) if call.calibration else {}
+        return Prepared(graph, notes=list(call.notes), ranges=ranges)
     return typed(graph, options, converting, call)
 
 
@@ -104,14 +113,15 @@ def typed(graph: Graph, options: Options, converting: Registry, call: Call) -> P
     ops, folded = fold_batch_norms(graph, converting, options.device_of, options.float_of)
     ops, prepared = fold_prepared(ops, graph.outputs, converting, options.device_of)  # before casts come between
     folded = [*folded, *prepared]
-    graph = replace(graph, ops=ops)
+    traced, graph = graph, replace(graph, ops=ops)
     if call.calibration:
-        points = points_of(graph, lambda path: options.precision_of(path) == "int8")
-        graph = with_quantizers(graph, points, _calibrated(graph, points.values, call))
+        names = {value.index: name for name, value in every_float(traced).items()}
+        points = points_of(graph, lambda path: options.precision_of(path) == "int8", names)
+        graph = with_quantizers(graph, points, _calibrated(traced, points.values, call, folded=graph))
     if not options.uses("fp16") and not options.uses("bf16"):
-        return Prepared(graph, folded=folded)
+        return Prepared(graph, notes=list(call.notes), folded=folded)
     lowering = in_precision(graph, options.float_of, _largest(graph, call.tensors) if options.uses("fp16") else {})
-    return Prepared(lowering.graph, lowering.names, _notes(lowering.kept), folded)
+    return Prepared(lowering.graph, lowering.names, [*call.notes, *_notes(lowering.kept)], folded)
 
 
 def _check_calibration(graph: Graph, options: Options, call: Call) -> None:
@@ -131,31 +141,50 @@ def _check_calibration(graph: Graph, options: Options, call: Call) -> None:
 
 
 def _ranges(graph: Graph, options: Options, call: Call) -> dict[int, float]:
-    """The range of every float value."""
+    """The range of every float value but of those that hold infinities: TensorRT computes what reads them in floats."""
     points = every_float(graph)
-    largest = _calibrated(graph, points, call)
-    ranges = {value.index: largest[name] for name, value in points.items()}
+    largest = _calibrated(graph, points, call, infinite=True)
+    ranges = {value.index: largest[name] for name, value in points.items() if largest[name] < math.inf}
+    open_ = [name for name in points if largest[name] == math.inf]
+    if open_:
+        more = f" and {len(open_) - SHOWN} more" if len(open_) > SHOWN else ""
+        call.note(f"note: not INT8, for they hold infinities in the calibration: {', '.join(open_[:SHOWN])}{more}")
     return equalized(graph, ranges) if options.wants_dla() else ranges
 
 
-def _calibrated(graph: Graph, points: Mapping[str, Any], call: Call) -> dict[str, float]:
-    """The largest magnitude of each point; only those are calibrated that were not before."""
+def _calibrated(
+    traced: Graph, points: Mapping[str, Any], call: Call, *, folded: Graph | None = None, infinite: bool = False
+) -> dict[str, float]:
+    """The largest magnitude of each point; only those are calibrated that were not before.
+
+    Args:
+        folded: replayed in the place of ``traced`` where a point is in it alone. Else ``traced`` is, which gives any network
+            the same numbers, and is where the model is: what is folded lies on the CPU.
+        infinite: of ``calibrate``.
+    """
     from . import __version__
 
     assert call.calibration is not None
-    new = {name: value for name, value in points.items() if value.index not in call.ranges}
+    known = {index: largest for index, largest in call.ranges.items() if infinite or largest < math.inf}
+    new = {name: value for name, value in points.items() if value.index not in known}
     if new:
         # a part of a model may have no parameters that say where it is
         device = next((t.device for t in call.tensors), device_of(call.model))
-        # a cache is of all points of a conversion; those that another choice of precisions adds are not in it
-        calibration = replace(call.calibration, cache=None) if call.ranges else call.calibration
+        floats, cached = every_float(traced), call.calibration.cache is not None
+        graph = traced if folded is None or new.keys() <= floats.keys() else folded
         found = calibrate(
-            graph, new, calibration, args=call.args, kwargs=call.kwargs, device=device,
-            model_hash=weights_hash(_origin(call.model, calibration)) if calibration.cache else "", version=__version__,
+            graph, new, call.calibration, args=call.args, kwargs=call.kwargs, device=device, infinite=infinite,
+            model_hash=weights_hash(_origin(call.model, call.calibration)) if cached else "", version=__version__,
+            graph_hash=graph_hash(name for name, value in floats.items() if value not in traced.inputs) if cached else "",
             parameters=list(inspect.signature(call.model.forward).parameters), keep=None if call.seen else call.seen,
-            line=call.line,
+            line=call.line, notes=call.notes,
         )  # fmt: skip
         call.ranges.update({value.index: found[name] for name, value in new.items()})
+        if call.calibration.data is None:
+            call.note(
+                f"note: the INT8 ranges are those of {call.calibration.cache}; without calibration data the check is on "
+                "random inputs, and what lies beyond the ranges is clipped"
+            )
     return {name: call.ranges[value.index] for name, value in points.items()}
 
 

@@ -101,6 +101,59 @@ def test_an_error_on_one_rank_stops_all(images, tmp_path):
     assert first["after"] == second["after"] == Traced(net(), [torch.randn(4, 3, 8, 8)]).calibrate(TensorDataset(images))
 
 
+def test_two_processes_extend_a_cache(images, tmp_path):
+    code = """
+    every, hashes = traced.points, {"model_hash": "a" * 64, "graph_hash": "b" * 64}
+    def again(name, points, data, path="calib.json", **more):
+        notes = []
+        traced.points = points
+        try:
+            result[name] = traced.calibrate(data, cache=f"{folder}/{path}", more={**hashes, **more, "notes": notes})
+        except Exception as error:
+            result[name] = f"{type(error).__name__}: {error}"
+        result[name + " notes"] = notes
+    some = dict(list(every.items())[::2])
+    again("some", some, TensorDataset(images))
+    again("lacking", every, None)
+    again("all", every, TensorDataset(images))
+    again("whole", every, None)
+    again("other", dict(list(every.items())[::-1]), None, model_hash="c" * 64)
+    again("none", every, None, path="none.json")
+    again("one has no data", every, TensorDataset(images) if rank == 0 else None, path="late.json")
+    """
+    first, second = run(code, tmp_path)
+    expected = Traced(net(), [torch.randn(4, 3, 8, 8)]).calibrate(TensorDataset(images))
+    for result in (first, second):
+        assert result["all"] == result["whole"] == expected
+        assert result["some"] == {name: expected[name] for name in list(expected)[::2]}
+        assert result["some notes"] == result["whole notes"] == []
+        assert "lacked 4 of 8 tensors; they were calibrated and added" in result["all notes"][0]
+        assert "lacks 4 of the 8 tensors" in result["lacking"]
+        assert "weights have the hash aaaaaaaaaaaa" in result["other"]
+        assert "no data to calibrate from" in result["none"]
+        assert "there is no data, only a cache" in result["one has no data"]
+    assert json.loads((tmp_path / "calib.json").read_text())["amax"] == expected
+
+
+def test_infinities_of_one_rank_are_those_of_all(images, tmp_path):
+    code = """
+    if rank == 1:
+        images[:, 0, 0, 0] = float("inf")
+    batches = images.split(4)[rank::world]
+    for algorithm in ("minmax", "entropy"):
+        traced.points = dict(list(traced.points.items())[:1])
+        traced.calibrate(batches, algorithm, cache=f"{folder}/{algorithm}.json", more={"infinite": True})
+        with open(f"{folder}/{algorithm}.json") as file:
+            result[algorithm] = json.load(file)["amax"]
+        attempt("not allowed " + algorithm, batches, algorithm)
+    """
+    first, second = run(code, tmp_path)
+    for algorithm in ("minmax", "entropy"):
+        assert first[algorithm] == second[algorithm] == {"input0": None}
+        assert "makes an infinity in input0" in first[f"not allowed {algorithm}"]
+        assert "makes an infinity in input0" in second[f"not allowed {algorithm}"]
+
+
 def test_a_rank_without_data_of_its_own(images, tmp_path):
     code = """
     for algorithm in ("minmax", "entropy"):

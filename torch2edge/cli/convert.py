@@ -63,7 +63,9 @@ def add_convert(commands: Any, common: argparse.ArgumentParser) -> None:
     low.add_argument("--bf16", action="store_true", help="the same in bfloat16 (from TensorRT 10 on)")
     how.add_argument("--int8", action="store_true", help="quantize; needs --calibration, or a model that quantizes itself")
     how.add_argument("--calibration", metavar="FOLDER", help="a folder of images for a model with one input, RGB / 255")
-    how.add_argument("--calibration-cache", metavar="FILE", help="JSON file with the ranges: read if it exists, else written")
+    how.add_argument("--calibration-cache", metavar="FILE",
+                     help="JSON file with the ranges: read if it exists, else written; one that has all needs no "
+                          "--calibration")  # fmt: skip
     how.add_argument("--algorithm", choices=ALGORITHMS, default="entropy", help="of the calibration (default entropy)")
     how.add_argument("--precision", action="append", default=[], metavar="MODULE=PRECISION", type=_precision,
                      help="of a submodule, or of all that match a pattern such as 'backbone.*': "
@@ -127,7 +129,7 @@ def _precision(text: str) -> tuple[str, str]:
 
 
 def _calibration(arguments: argparse.Namespace) -> Calibration | None:
-    if arguments.calibration is None:
+    if arguments.calibration is None and arguments.calibration_cache is None:
         return None
     return Calibration(arguments.calibration, algorithm=arguments.algorithm, cache=arguments.calibration_cache)
 

@@ -1,6 +1,6 @@
 """data -> scales: batches through the traced graph, observers on its tensors, and the largest magnitude of each."""
 
-from .cache import read_tensorrt_cache, weights_hash, write_tensorrt_cache
+from .cache import graph_hash, read_tensorrt_cache, weights_hash, write_tensorrt_cache
 from .derived import Arguments, Derived
 from .run import calibrate
 from .settings import ALGORITHMS, Calibration, CalibrationWarning
@@ -12,6 +12,7 @@ __all__ = [
     "CalibrationWarning",
     "Derived",
     "calibrate",
+    "graph_hash",
     "read_tensorrt_cache",
     "weights_hash",
     "write_tensorrt_cache",

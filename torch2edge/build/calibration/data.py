@@ -79,10 +79,12 @@ def open_data(calibration: Calibration, inputs: Sequence[Any], examples: Sequenc
         examples: tensors of the conversion's example, in the order of the inputs; items are put together in batches as large.
 
     Raises:
-        ConfigError: an image folder that cannot be, a Dataset without a length, data that cannot be iterated.
+        ConfigError: no data, an image folder that cannot be, a Dataset without a length, data that cannot be iterated.
     """
     if isinstance(calibration.data, Derived):
         return Batches(iter(calibration.data), sys.maxsize, type(calibration.data).__name__, None, told=True)
+    if calibration.data is None:
+        raise ConfigError("calibration: there is no data, only a cache; give a DataLoader, a Dataset, batches or a folder")
     data, size = calibration.data, next((int(t.shape[0]) for t in examples if t.dim()), 1)
     limit = ranks.share_of(calibration.batches)
     if isinstance(data, (str, os.PathLike)):
