@@ -220,9 +220,31 @@ def test_best(trained: Net, device: str) -> None:
         torch2edge.convert(net, example(device), best=True, fp16=True, **FAST)
 
 
-def test_int8_of_parts_is_refused(trained: Net, device: str) -> None:
-    with pytest.raises(ConfigError, match="INT8 of the parts is not there yet"):
-        torch2edge.convert(trained.to(device), example(device), int8=True, calibration=loader(), fallback="torch", **FAST)
+class Branching(nn.Module):
+    """A net that does not convert as a whole; its parts do, and are of one kind with the net's."""
+
+    def __init__(self, net: Net) -> None:
+        super().__init__()
+        self.stem, self.block, self.pool, self.head = net.stem, net.block, net.pool, net.head
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = self.pool(self.stem(x))
+        x = (x + self.block(x)).relu() if float(x.sum()) < 1e9 else x
+        return self.head(x.mean((2, 3)))
+
+
+def test_int8_of_parts(trained: Net, device: str) -> None:
+    """Each is calibrated on what the whole gives it."""
+    net = Branching(trained).to(device).eval()
+    module = torch2edge.convert(net, example(device), int8=True, calibration=loader(), fallback="torch", **FAST)
+    assert isinstance(module, torch2edge.PartitionedModule)
+    assert module.report.plan.engines == ["stem", "block"]
+    assert all("int8" in report.precision for report in module.report.engines.values())
+    assert module.report.check[0].trial.startswith("calibration batch")
+    off = error(module, net, device)
+    assert off < 0.1
+    assert off > 1e-4 or device == "cuda"
+    assert accuracy(module, device) > accuracy(net, device) - 0.01
 
 
 def test_an_onnx_file_says_what_it_cannot_take(device: str, tmp_path: Path) -> None:

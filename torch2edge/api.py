@@ -27,6 +27,7 @@ from .lower import OnnxFile, Registry, registry
 from .modules import by_path
 from .options import FALLBACKS, Options
 from .partition import MIN_OPS, part_converter, partition, plan
+from .partition_data import whole_data
 from .prepare import Call, calibration_of
 from .roads import Kept, configure, network, opened
 from .run import EdgeModule, PartitionedModule, read
@@ -135,7 +136,8 @@ def convert(
         keep_network: keep TensorRT's INetworkDefinition, and with it the weights, as the result's ``network``.
         fallback: what to do with a model that does not convert as a whole: ``"error"`` names every op in the way;
             ``"onnx"`` takes the model through torch.onnx.export and TensorRT's parser; ``"torch"`` makes engines of the
-            largest submodules that convert and leaves the rest in PyTorch, in a copy.
+            largest submodules that convert and leaves the rest in PyTorch, in a copy. For INT8 each of them is calibrated on
+            what the whole model calls it with, in a pass of its own over the data; its cache is ``calib.<path>.json``.
         min_ops: for ``fallback="torch"``: submodules with fewer ops do not become engines.
         onnx_exporter: for ``fallback="onnx"``: ``"torchscript"`` (dynamo=False) or ``"dynamo"`` (dynamo=True).
         onnx_opset: version of ONNX's operators; by default one that TensorRT's parser knows.
@@ -176,13 +178,8 @@ def convert(
         "dynamic": dynamic, "dims": dims, "min_shapes": min_shapes, "opt_shapes": opt_shapes, "max_shapes": max_shapes,
     }  # fmt: skip
     if fallback == "torch":
-        if calibration is not None or options.uses("int8"):
-            raise ConfigError(
-                "fallback='torch': INT8 of the parts is not there yet, for the data is the whole model's. Convert a part by "
-                "itself, with data of its own inputs"
-            )
         settings = {
-            "fp16": fp16, "bf16": bf16, "strongly_typed": strongly_typed, "best": best,
+            "fp16": fp16, "bf16": bf16, "int8": int8, "strongly_typed": strongly_typed, "best": best,
             "sparse": sparse, "tf32": tf32,
             "default_device_type": default_device_type, "dla_core": dla_core, "gpu_fallback": gpu_fallback,
             "converters": converters, "optimization_level": optimization_level, "workspace": workspace,
@@ -190,9 +187,10 @@ def convert(
             "verify": verify, "tolerance": tolerance, "progress": progress,
         }  # fmt: skip
         args, kwargs = fixed_inputs(model, inputs, kwargs, **shapes)
+        shared = whole_data(model, args, kwargs, calibration_of(calibration), best or options.uses("int8"))
         return partition(
-            model, args, kwargs, convert_one=part_converter(convert, placed, chosen, settings, names), converters=converters,
-            min_ops=min_ops, verify=verify, tolerance=tolerance,
+            model, args, kwargs, convert_one=part_converter(convert, placed, chosen, settings, names, shared),
+            converters=converters, min_ops=min_ops, verify=verify, tolerance=tolerance, data=shared,
         )  # fmt: skip
     clock = _Clock(progress)
     data = calibration_of(calibration)

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from .build.calibration import Calibration, calibrate, graph_hash, weights_hash
+from .build.calibration import Calibration, Derived, calibrate, graph_hash, weights_hash
 from .check.verify import TRIALS, draw
 from .errors import ConfigError
 from .graph import Graph
@@ -96,7 +96,7 @@ def prepare(graph: Graph, options: Options, converting: Registry, call: Call) ->
 
     Raises:
         ConfigError: a precision is for a module in which nothing ran, or INT8 lacks a calibration.
-        InputError: see ``calibrate``.
+        CalibrationError: see ``calibrate``.
     """
     check_reached(options.precisions, [op.module for op in graph.ops], "precisions")
     _check_calibration(graph, options, call)
@@ -118,7 +118,7 @@ def typed(graph: Graph, options: Options, converting: Registry, call: Call) -> P
     """``graph`` with the precisions as its dtypes and quantizers, whatever the network is to be.
 
     Raises:
-        InputError: see ``calibrate``.
+        CalibrationError: see ``calibrate``.
     """
     ops, folded = fold_batch_norms(graph, converting, options.device_of, options.float_of)
     ops, prepared = fold_prepared(ops, graph.outputs, converting, options.device_of)  # before casts come between
@@ -189,12 +189,13 @@ def _calibrated(
     known = {index: largest for index, largest in call.ranges.items() if infinite or largest < math.inf}
     new = {name: value for name, value in points.items() if value.index not in known}
     if new:
-        device = device_of(call.model) or torch.device("cpu")
+        # a part of a model may have no parameters that say where it is
+        device = next((t.device for t in call.tensors), device_of(call.model))
         floats, cached = every_float(traced), call.calibration.cache is not None
         graph = traced if folded is None or new.keys() <= floats.keys() else folded
         found = calibrate(
             graph, new, call.calibration, args=call.args, kwargs=call.kwargs, device=device, infinite=infinite,
-            model_hash=weights_hash(call.model) if cached else "", version=__version__,
+            model_hash=weights_hash(_origin(call.model, call.calibration)) if cached else "", version=__version__,
             graph_hash=graph_hash(name for name, value in floats.items() if value not in traced.inputs) if cached else "",
             parameters=list(inspect.signature(call.model.forward).parameters), keep=None if call.seen else call.seen,
             line=call.line, notes=call.notes,
@@ -220,6 +221,11 @@ def _in_ranges(graph: Graph, call: Call) -> list[list[torch.Tensor]]:
 
     batches = [draw(call.tensors, trial) for trial in TRIALS]
     return [[fitted(t, v.index) for t, v in zip(batch, graph.inputs)] for batch in batches]
+
+
+def _origin(model: nn.Module, calibration: Calibration) -> nn.Module:
+    """The model whose weights the ranges hang on: those of a part, on all that runs before it."""
+    return calibration.data.origin if isinstance(calibration.data, Derived) else model
 
 
 # ---- half ---------------------------------------------------------------------------------------------------------------

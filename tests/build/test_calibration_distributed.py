@@ -3,34 +3,25 @@
 from __future__ import annotations
 
 import json
-import os
-import socket
-import subprocess
-import sys
 import textwrap
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from support import ranks
 from support.calibrations import Traced, net
 from torch.utils.data import TensorDataset
 
 from torch2edge.build.calibration.distributed import Ranks
 
-ROOT = Path(__file__).parent.parent.parent
 pytestmark = pytest.mark.skipif(not torch.distributed.is_available(), reason="torch without torch.distributed")
 
 START = """
-import json, os, sys, torch
-import torch.distributed as dist
 from torch.utils.data import DataLoader, DistributedSampler, TensorDataset
 from support.calibrations import Traced, net
-dist.init_process_group("gloo")
-rank, world, folder = dist.get_rank(), dist.get_world_size(), sys.argv[1]
 traced = Traced(net(), [torch.randn(4, 3, 8, 8)])
 images = torch.load(f"{folder}/images.pt", weights_only=True)
-result = {}
 def attempt(name, data, algorithm="minmax", **settings):
     told = []
     try:
@@ -39,35 +30,11 @@ def attempt(name, data, algorithm="minmax", **settings):
         result[name] = f"{type(error).__name__}: {error}"
     result[name + " told"] = told
 """
-END = """
-with open(f"{folder}/result{rank}.json", "w") as file:
-    json.dump(result, file)
-dist.barrier()
-os._exit(0)  # torch 2.4 may wait for ever in destroy_process_group()
-"""
 
 
-def run(code: str, folder: Path, world: int = 2) -> list[dict[str, Any]]:
-    """What each rank put into ``result``."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    script = START + textwrap.dedent(code) + END
-    processes = []
-    for rank in range(world):
-        env = os.environ | {
-            "RANK": str(rank), "WORLD_SIZE": str(world), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port),
-            "PYTHONPATH": f"{ROOT}{os.pathsep}{ROOT / 'tests'}", "OMP_NUM_THREADS": "1",
-        }  # fmt: skip
-        command = [sys.executable, "-c", script, str(folder)]
-        processes.append(subprocess.Popen(command, env=env, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT))
-    try:
-        printed = [process.communicate(timeout=120)[0] for process in processes]
-    finally:
-        for process in processes:
-            process.kill()
-    assert [p.returncode for p in processes] == [0] * world, "\n".join(printed)
-    return [json.loads((folder / f"result{rank}.json").read_text()) for rank in range(world)]
+def run(code: str, folder: Path) -> list[dict[str, Any]]:
+    """What each of two ranks put into ``result``."""
+    return ranks.run(START + textwrap.dedent(code), folder)
 
 
 @pytest.fixture
@@ -120,10 +87,10 @@ def test_an_error_on_one_rank_stops_all(images, tmp_path):
     attempt("after", TensorDataset(images))
     """
     first, second = run(code, tmp_path)
-    assert "InputError: calibration: batch 1: args[0] holds NaN" in second["nan"]  # its second: batch 3 of all
-    assert first["nan"].startswith("Torch2EdgeError: the calibration failed on rank 1 of 2: InputError")
+    assert "CalibrationError: calibration: batch 1: args[0] holds NaN" in second["nan"]  # its second: batch 3 of all
+    assert first["nan"].startswith("CalibrationError: the calibration failed on rank 1 of 2: CalibrationError")
     assert "failed at batch 1: OSError: disk gone" in first["loader"]
-    assert second["loader"].startswith("Torch2EdgeError: the calibration failed on rank 0 of 2: InputError")
+    assert second["loader"].startswith("CalibrationError: the calibration failed on rank 0 of 2: CalibrationError")
     for name, told in (("cache", "cannot be written"), ("damaged", "or damaged")):
         assert first[name].startswith("ConfigError")
         assert told in first[name]

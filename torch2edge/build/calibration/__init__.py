@@ -2,13 +2,16 @@
 
 from .cache import graph_hash, read_tensorrt_cache, weights_hash, write_tensorrt_cache
 from .calibrator import calibrator, raise_its_error
+from .derived import Arguments, Derived
 from .run import calibrate
 from .settings import ALGORITHMS, Calibration, CalibrationWarning
 
 __all__ = [
     "ALGORITHMS",
+    "Arguments",
     "Calibration",
     "CalibrationWarning",
+    "Derived",
     "calibrate",
     "calibrator",
     "graph_hash",

@@ -11,11 +11,12 @@ from typing import Any
 
 import torch
 
-from ...errors import ConfigError, InputError
+from ...errors import CalibrationError, ConfigError
 from ...graph import Graph, Op, Value
 from .algorithms import ALL_ZERO, amax_of
 from .cache import Cache
 from .data import Batches, open_data
+from .derived import Derived
 from .distributed import Ranks, reduce, this_rank
 from .intake import Intake
 from .observers import Extremes, Histogram
@@ -61,7 +62,7 @@ def calibrate(
     Raises:
         ConfigError: a cache of another conversion, one that lacks points without data, or a point that the graph does not
             compute.
-        InputError: no data, or a batch that the graph cannot take or that makes NaN or infinities.
+        CalibrationError: no data, or a batch that the graph cannot take or that makes NaN or infinities.
     """
     ranks, intake = this_rank(), Intake(graph, args, kwargs, calibration, device, parameters)
     show = functools.partial(_observed, graph, intake, calibration, ranks, infinite, tell or _warn, line, keep)
@@ -95,14 +96,14 @@ def _observed(
     seen = ranks.agree(lambda: _pass(graph, intake, observers, calibration, ranks, infinite, line, keep))
     samples, batches = sum(s for s, _, _ in seen), sum(b for _, b, _ in seen)
     if not samples:
-        raise InputError("calibration: no batch is as large as the example's, so nothing was observed; give more data")
+        raise CalibrationError(_nothing(calibration))
     reduce(list(observers.values()), ranks)
     _check_observed(observers.values())
     amax = _results(points, observers, calibration, infinite)
     if ranks.rank == 0:
         notes = list(dict.fromkeys(note for _, _, told in seen for note in told))
         for note in notes + _doubts(list(observers.values()), samples):
-            tell(f"calibration: {note}")
+            tell(f"calibration{_whose(calibration)}: {note}")
     return amax, samples, batches
 
 
@@ -110,14 +111,24 @@ def _check_known(known: Mapping[str, float], path: Path, infinite: bool) -> None
     """Refuse what a cache knows to hold infinities, as ``_observe`` does.
 
     Raises:
-        InputError
+        CalibrationError
     """
     bad = [name for name, amax in known.items() if amax == math.inf]
     if bad and not infinite:
-        raise InputError(
+        raise CalibrationError(
             f"calibration: {', '.join(bad)} {'holds' if len(bad) == 1 else 'hold'} infinities, says the cache {path}: no "
             "scale holds them. Leave that module in floating point"
         )
+
+
+def _whose(calibration: Calibration) -> str:
+    return f" of {calibration.data.path}" if isinstance(calibration.data, Derived) else ""
+
+
+def _nothing(calibration: Calibration) -> str:
+    if isinstance(calibration.data, Derived):
+        return calibration.data.nothing()
+    return "calibration: no batch is as large as the example's, so nothing was observed; give more data"
 
 
 def _warn(text: str) -> None:
@@ -174,7 +185,7 @@ def _observe(
     """Replay the graph on one batch; a point that is not finite is named, infinities only where they are not allowed.
 
     Raises:
-        InputError
+        CalibrationError
     """
 
     def look(op: Op, results: list[Any]) -> None:
@@ -192,12 +203,14 @@ def _observe(
         raise
     except (RuntimeError, IndexError) as error:
         reason = (str(error).splitlines() or ["no message"])[0]
-        raise InputError(f"calibration: the model does not run on batch {number}: {type(error).__name__}: {reason}") from error
+        raise CalibrationError(
+            f"calibration: the model does not run on batch {number}: {type(error).__name__}: {reason}"
+        ) from error
     bounds = torch.stack([o.bounds for o in observers.values()]) if observers else torch.zeros(0, 2)
     for observer, pair in zip(observers.values(), bounds.tolist()):
         if any(math.isnan(b) or (b == math.inf and not infinite) for b in pair):
             bad = "NaN" if any(map(math.isnan, pair)) else "an infinity"
-            raise InputError(
+            raise CalibrationError(
                 f"calibration: batch {number} makes {bad} in {', '.join(observer.names)}: no scale holds it. Look at the "
                 "batch, or leave that module in floating point"
             )
