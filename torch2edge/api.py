@@ -179,8 +179,8 @@ def convert(
     }  # fmt: skip
     if fallback == "torch":
         settings = {
-            "fp16": fp16, "bf16": bf16, "int8": int8, "strongly_typed": strongly_typed, "best": best,
-            "sparse": sparse, "tf32": tf32,
+            "fp16": fp16, "bf16": bf16, "int8": int8, "calibrator": calibrator, "strongly_typed": strongly_typed,
+            "best": best, "sparse": sparse, "tf32": tf32,
             "default_device_type": default_device_type, "dla_core": dla_core, "gpu_fallback": gpu_fallback,
             "converters": converters, "optimization_level": optimization_level, "workspace": workspace,
             "tactic_sources": tactic_sources, "compute_capabilities": compute_capabilities, "keep_network": keep_network,

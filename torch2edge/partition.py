@@ -151,6 +151,8 @@ def part_converter(
             options["calibration"] = data.calibration
         elif options["int8"] or options["best"] or "int8" in options["precisions"].values():
             options["calibration"] = data.of_part(path, module, args, kwargs, calls)
+        else:
+            options["calibrator"] = "pytorch"  # nothing in it is INT8
         with data.named(path):
             return on_all_ranks(lambda: convert(module, args, kwargs, **options))  # type: ignore[no-any-return]
 
