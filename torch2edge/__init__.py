@@ -19,6 +19,7 @@ from .comparison import Comparison, compare  # noqa: E402
 from .cut import Plan  # noqa: E402
 from .errors import *  # noqa: E402, F403
 from .lower.registry import converter  # noqa: E402
+from .options import DLAWarning  # noqa: E402
 from .report import Report  # noqa: E402
 from .run.module import EdgeModule, ReferenceWarning  # noqa: E402
 from .run.partition import PartitionedModule, PartitionReport, PartitionWarning  # noqa: E402
@@ -28,7 +29,7 @@ from .sparsity import sparsify_2to4  # noqa: E402
 __version__ = "0.1.0"
 
 __all__ = [
-    "Calibration", "CalibrationWarning", "Comparison", "EdgeModule", "Input", "PartitionReport", "PartitionWarning",
-    "PartitionedModule", "Plan", "ReferenceWarning", "Report", "compare", "convert", "converter", "load", "plan",
-    "sparsify_2to4", "trt", *errors.__all__,
+    "Calibration", "CalibrationWarning", "Comparison", "DLAWarning", "EdgeModule", "Input", "PartitionReport",
+    "PartitionWarning", "PartitionedModule", "Plan", "ReferenceWarning", "Report", "compare", "convert", "converter", "load",
+    "plan", "sparsify_2to4", "trt", *errors.__all__,
 ]  # fmt: skip

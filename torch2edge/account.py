@@ -60,9 +60,11 @@ def report_of(graph: Graph, computed: Graph, lowered: Any, session: Any, precisi
     for layer in lowered.network.layers:
         layers[layer.module] = layers.get(layer.module, 0) + 1
     default = options.default_device_type or trt.DeviceType.GPU
+    missing = options.without_dla()
     rows = [
         ModuleRow(path, graph.modules.get(path, ""), count, layers.get(path, 0),
-                  (options.device_of(path) or default).name, _precision_of(dtypes[path], options, path in int8) or "integer")
+                  "GPU" if missing else (options.device_of(path) or default).name,
+                  _precision_of(dtypes[path], options, path in int8) or "integer")
         for path, count in ops.items()
     ]  # fmt: skip
     notes = [
@@ -75,6 +77,8 @@ def report_of(graph: Graph, computed: Graph, lowered: Any, session: Any, precisi
         notes.append(
             f"note: {count} batch norm{'s are' * (count > 1) or ' is'} part of the convolution{'s' * (count > 1)} before"
         )
+    if missing:
+        notes.append(f"note: {missing}")
     if any(row.device == "DLA" for row in rows):
         notes.append("note: the device is the one asked for; TensorRT moves layers that the DLA cannot take to the GPU")
     return Report(
@@ -123,7 +127,7 @@ def metadata(
         "target": report.target,
         "compute_capabilities": list(here),
         "precision": report.precision,
-        "dla_core": session.options.dla_core,
+        "dla_core": session.options.dla_core if _trt.dla_cores() else None,
         "model": type(model).__qualname__,
         "parameters": [n for n, p in parameters.items() if p.kind in kinds],
         "defaults": {n: p.default for n, p in parameters.items() if isinstance(p.default, plain)},

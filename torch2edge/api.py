@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import time
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -25,7 +26,7 @@ from .graph import Graph
 from .inputs import device_of, fixed_inputs, positional, read_inputs
 from .lower import OnnxFile, Registry, registry
 from .modules import by_path
-from .options import FALLBACKS, Options
+from .options import FALLBACKS, DLAWarning, Options
 from .partition import MIN_OPS, part_converter, partition, plan
 from .partition_data import whole_data
 from .prepare import Call, calibration_of
@@ -120,10 +121,12 @@ def convert(
         best: allow half, TF32 and, with a calibration, INT8, and let a weakly typed TensorRT take the fastest of each layer.
         sparse: allow kernels for weights in the 2:4 pattern (``torch2edge.sparsify_2to4``); the report says which have it.
         tf32: allow TF32 for float32 matrix products and convolutions (10 bits of mantissa).
-        device_types: submodule or its path -> ``trt.DeviceType``; it holds for what is inside too, the innermost wins.
+        device_types: submodule, its path, or a pattern of paths -> ``trt.DeviceType``, or "dla" or "gpu"; it holds for what is
+            inside too, the innermost wins.
         default_device_type: DeviceType of all other layers.
         dla_core: which DLA core to build for and to run on.
-        gpu_fallback: layers that the DLA cannot take run on the GPU; False makes that an error.
+        gpu_fallback: layers that the DLA cannot take run on the GPU, all of them where there is no DLA, with a
+            ``DLAWarning``; False makes that an error.
         converters: ATen overload or module class -> converter, for this call; they come before the registered ones.
         optimization_level: 0 (fast build) to 5 (fast engine); TensorRT's default is 3.
         workspace: most memory for the builder's tactics, in bytes.
@@ -163,6 +166,8 @@ def convert(
         compute_capabilities = (compute_capabilities,)
     _check_fallback(fallback, file, onnx_exporter)
     placed = _device_types(model, device_types, file)
+    if default_device_type is not None:
+        default_device_type = _device_type(default_device_type, "default_device_type")
     chosen = _precisions(model, precisions, file)
     options = Options(
         fp16=fp16, bf16=bf16, int8=int8, precisions=chosen, strongly_typed=strongly_typed,
@@ -172,6 +177,8 @@ def convert(
         compute_capabilities=tuple(compute_capabilities), fallback=fallback, onnx_exporter=onnx_exporter,
         onnx_opset=onnx_opset, tolerance=tolerance,
     )  # fmt: skip
+    if without := options.without_dla():
+        warnings.warn(without, DLAWarning, stacklevel=2)
     goal = goal_of(options, max_error, metric, max_drop, verify, file)
     names = {"input_names": input_names, "output_names": output_names}
     shapes = {
@@ -284,14 +291,22 @@ def _refuse_dynamic(options: Options, declared: Dynamic, file: OnnxFile | None) 
         raise ConfigError(f"the DLA takes no dynamic shapes, but {names}. Convert with fixed shapes, or for the GPU.")
 
 
-def load(path: str | os.PathLike[str]) -> EdgeModule:
+def load(path: str | os.PathLike[str], *, dla_core: int | None = None) -> EdgeModule:
     """The module saved by ``EdgeModule.save``.
 
+    Args:
+        dla_core: the DLA core to run on, in the place of the one that it was built for.
+
     Raises:
+        ConfigError: a core for an engine that was not built for a DLA.
         EngineFileError: no such file, foreign or damaged bytes, or built for another TensorRT or GPU.
     """
     metadata, plan = read(path)
     check_built_for_here(metadata, os.fspath(path))
+    if dla_core is not None:
+        if metadata["dla_core"] is None:
+            raise ConfigError(f"dla_core={dla_core!r}: {os.fspath(path)} was not built for a DLA core")
+        metadata["dla_core"] = dla_core
     return EdgeModule(plan, metadata)
 
 
@@ -327,12 +342,18 @@ def _check_fallback(fallback: str, file: OnnxFile | None, exporter: str) -> None
 def _device_types(model: nn.Module, given: Any, file: OnnxFile | None) -> dict[str, Any]:
     """``device_types`` by module path."""
     placed = by_path(
-        model, given, "device_types", "{submodule: trt.DeviceType.DLA}", known=file.modules() if file else None
+        model, given, "device_types", "{submodule: trt.DeviceType.DLA}", known=file.modules() if file else None, patterns=True
     )  # fmt: skip
-    for path, device in placed.items():
-        if not isinstance(device, trt.DeviceType):
-            raise ConfigError(f"device_types[{path!r}] is {device!r}; it must be trt.DeviceType.GPU or trt.DeviceType.DLA")
-    return placed
+    return {path: _device_type(device, f"device_types[{path!r}]") for path, device in placed.items()}
+
+
+def _device_type(given: Any, option: str) -> Any:
+    """TensorRT's DeviceType for itself, or for its name."""
+    if isinstance(given, str) and given.upper() in ("GPU", "DLA"):
+        return getattr(trt.DeviceType, given.upper())
+    if not isinstance(given, trt.DeviceType):
+        raise ConfigError(f'{option} is {given!r}; it must be trt.DeviceType.GPU or trt.DeviceType.DLA, or "gpu" or "dla"')
+    return given
 
 
 def _precisions(model: nn.Module, given: Any, file: OnnxFile | None) -> dict[str, Any]:

@@ -8,11 +8,11 @@ from typing import Any
 
 import torch
 
-from ._trt import capabilities, trt
+from ._trt import capabilities, dla_cores, trt, why_no_dla
 from .errors import ConfigError
 from .modules import nearest
 
-__all__ = ["CALIBRATORS", "FALLBACKS", "ONNX_EXPORTERS", "PRECISIONS", "Options"]
+__all__ = ["CALIBRATORS", "FALLBACKS", "ONNX_EXPORTERS", "PRECISIONS", "DLAWarning", "Options"]
 
 PRECISIONS = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16, "int8": torch.int8}
 
@@ -20,6 +20,10 @@ IO_DTYPES = (torch.float32, torch.float16, torch.bfloat16)
 CALIBRATORS = ("pytorch", "tensorrt")
 FALLBACKS = ("error", "onnx", "torch")
 ONNX_EXPORTERS = ("torchscript", "dynamo")
+
+
+class DLAWarning(UserWarning):
+    """What was to be on a DLA is built for the GPU."""
 
 
 @dataclass(frozen=True)
@@ -196,10 +200,27 @@ class Options:
 
     def _check_dla(self) -> None:
         wants = self.wants_dla()
-        if wants and not capabilities().dla_api:
-            raise ConfigError(f"DLA is asked for ({', '.join(wants)}), but {capabilities().title} has no DLA support")
-        if self.dla_core is not None and not wants:
+        core = self.dla_core
+        if core is not None and (isinstance(core, bool) or not isinstance(core, int) or core < 0):
+            raise ConfigError(f"dla_core is the number of a DLA core, from 0 on, but is {core!r}")
+        if core is not None and not wants:
             raise ConfigError("dla_core is given, but neither device_types nor default_device_type names the DLA")
+        if not wants:
+            return
+        missing = why_no_dla()
+        if missing and not self.gpu_fallback:
+            raise ConfigError(
+                f"DLA is asked for ({', '.join(wants)}), but {missing}. With gpu_fallback=True all of it runs on the GPU; "
+                "torch2edge.plan_dla tells, without a board, what a DLA would take"
+            )
+        if not missing and core is not None and core >= dla_cores():
+            raise ConfigError(f"dla_core is {core}, but this machine has {dla_cores()}: 0 to {dla_cores() - 1}")
+
+    def without_dla(self) -> str:
+        """Why what is to be on the DLA runs on the GPU, or ""."""
+        wants = self.wants_dla()
+        missing = why_no_dla() if wants else ""
+        return f"{', '.join(wants)} {'is' if len(wants) == 1 else 'are'} built for the GPU: {missing}" if missing else ""
 
     def device_of(self, path: str) -> Any:
         """DeviceType of the submodule ``path``: its own entry, else that of the nearest module around it, else None."""

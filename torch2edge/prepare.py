@@ -11,10 +11,11 @@ from typing import Any
 import torch
 from torch import nn
 
+from ._trt import capabilities, trt, why_no_dla
 from .build.calibration import Calibration, Derived, calibrate, graph_hash, weights_hash
 from .check.verify import TRIALS, draw
 from .errors import ConfigError
-from .graph import Graph
+from .graph import Graph, is_quantizer
 from .inputs import device_of
 from .lower import Registry
 from .lower.fold import fold_batch_norms
@@ -98,7 +99,10 @@ def prepare(graph: Graph, options: Options, converting: Registry, call: Call) ->
         ConfigError: a precision is for a module in which nothing ran, or INT8 lacks a calibration.
         CalibrationError: see ``calibrate``.
     """
-    check_reached(options.precisions, [op.module for op in graph.ops], "precisions")
+    paths = [op.module for op in graph.ops]
+    check_reached(options.precisions, paths, "precisions")
+    check_reached(options.device_types, paths, "device_types")
+    _check_dla(graph, options)
     _check_calibration(graph, options, call)
     made = _in_precisions(graph, options, converting, call)
     return made if options.io_dtype is None else replace(made, graph=with_io_dtype(made.graph, options.io_dtype))
@@ -141,6 +145,26 @@ def _check_calibration(graph: Graph, options: Options, call: Call) -> None:
     if call.calibration and own:
         raise ConfigError("calibration is given, but the model quantizes by itself, with scales of its own: leave it out")
     check_data(options, call, own)
+
+
+def _check_dla(graph: Graph, options: Options) -> None:
+    """Refuse on the DLA what none takes: float32, and before TensorRT 11.4.1 quantize layers."""
+    on_dla = [op for op in graph.ops if (options.device_of(op.module) or options.default_device_type) == trt.DeviceType.DLA]
+    wide = [
+        op.module or "the model itself" for op in on_dla
+        if options.precision_of(op.module) == "fp32" and any(v is not None and v.dtype == torch.float32 for v in op.outputs)
+    ]  # fmt: skip
+    if wide:
+        first = ", ".join(list(dict.fromkeys(wide))[:SHOWN])
+        raise ConfigError(
+            f"the DLA computes in fp16 and int8 only, but these modules are in fp32: {first}. Add fp16=True, or int8=True "
+            "with a calibration, or precisions= for them"
+        )
+    if not capabilities().dla_explicit and not why_no_dla() and any(is_quantizer(op.target) for op in on_dla):
+        raise ConfigError(
+            f"the model quantizes by itself, which becomes quantize layers, and {capabilities().title} has none for the DLA "
+            "(11.4.1 has): convert the float model with int8=True and a calibration"
+        )
 
 
 def check_data(options: Options, call: Call, quantizes: bool) -> None:

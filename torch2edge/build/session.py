@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from .._trt import capabilities, clear_errors, last_errors, logger, to_trt_dtype, trt
+from .._trt import capabilities, clear_errors, dla_cores, last_errors, logger, to_trt_dtype, trt
 from ..errors import BuildError
 from ..modules import nearest
 from ..options import Options
@@ -79,7 +79,7 @@ class BuildSession:
             self._name_compute_capabilities()
         if options.default_device_type is not None:
             config.default_device_type = options.default_device_type
-        if options.dla_core is not None:
+        if options.dla_core is not None and dla_cores():
             config.DLA_core = options.dla_core
         if options.gpu_fallback and (options.device_types or options.default_device_type is not None):
             self._flag("GPU_FALLBACK", True)
@@ -216,10 +216,11 @@ class BuildSession:
             raise BuildError(_explain("TensorRT refused an optimization profile"))
 
     def place(self, layers: Iterable[Any]) -> None:
-        """Give each layer (``network.core.Layer``) its device."""
+        """Give each layer (``network.core.Layer``) its device; the default is said to each too, to be read back."""
         for layer in layers:
-            if layer.device is not None:
-                self.config.set_device_type(layer.raw, layer.device)
+            device = self.options.default_device_type if layer.device is None else layer.device
+            if device is not None:
+                self.config.set_device_type(layer.raw, device)
 
     def build(self) -> bytes:
         """The serialized engine.

@@ -94,7 +94,7 @@ def _possible(caps: Capabilities | None) -> list[tuple[str, str]]:
     )  # fmt: skip
     there = "this TensorRT has it (calibrator='tensorrt')" if caps.calibrators else "not in this TensorRT"
     dla = "no: this TensorRT has no DLA support"
-    if caps.dla_api:
+    if caps.dla:
         dla = "device types are passed to TensorRT; see DLA cores above for what this machine has"
     return [
         ("build engines", f"no: {caps.title} builds only on a machine with an NVIDIA GPU" if needs_gpu else "yes"),
