@@ -57,12 +57,14 @@ __all__ = [
 ]  # fmt: skip
 
 Read = Callable[[Layer, Setting], Iterable[Any]]
+TOLD_SIZES = ("SLICE", "SHUFFLE", "RESIZE")
 LONG = (64, 96, 128)  # sizes of a deconvolution's window or stride where the other is 1
 
 
 def _tensors(layer: Layer) -> list[Tensor]:
-    """What goes through a layer: its data and its results."""
-    return [t for t in (*layer.data, *layer.outputs) if t.shape is not None]
+    """What goes through a layer: its data and its results, without the sizes that it is told by further inputs."""
+    data = layer.data[:1] if layer.type in TOLD_SIZES else layer.data
+    return [t for t in (*data, *layer.outputs) if t.shape is not None]
 
 
 def _shape(layer: Layer) -> tuple[int, ...]:

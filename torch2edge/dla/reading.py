@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -21,30 +22,42 @@ def read(network: Any, module_of: Callable[[str], str] = lambda name: "") -> lis
     Args:
         module_of: name of a layer -> path of its module.
     """
-    constants: set[str] = set()
     outputs = {network.get_output(i).name for i in range(network.num_outputs)}
-    layers: list[Layer] = []
-    for index in range(network.num_layers):
-        raw = network.get_layer(index)
-        # Through ILayer: activation and pooling layers have a `type` of their own.
-        kind = str(trt.ILayer.type.__get__(raw).name)
-        inputs = tuple(_tensor(raw.get_input(i), constants, outputs) for i in range(raw.num_inputs))
-        layer = Layer(index, str(raw.name), kind, module_of(str(raw.name)), inputs, (), _options(raw, kind))
-        layer.folded = _is_folded(layer)
-        made = [raw.get_output(i) for i in range(raw.num_outputs)]
-        if layer.folded:
-            constants.update(t.name for t in made)
-        layer.outputs = tuple(t for t in (_tensor(tensor, constants, outputs) for tensor in made) if t is not None)
-        layers.append(layer)
+    layers = [_layer(network.get_layer(i), i, outputs, module_of) for i in range(network.num_layers)]
+    _fold(layers)
     _connect(layers)
     return layers
 
 
-def _is_folded(layer: Layer) -> bool:
+def _layer(raw: Any, index: int, outputs: set[str], module_of: Callable[[str], str]) -> Layer:
+    # Through ILayer: activation and pooling layers have a `type` of their own.
+    kind, name = str(trt.ILayer.type.__get__(raw).name), str(raw.name)
+    inputs = [_tensor(raw.get_input(i), outputs) for i in range(raw.num_inputs)]
+    made = [_tensor(raw.get_output(i), outputs) for i in range(raw.num_outputs)]
+    return Layer(index, name, kind, module_of(name), tuple(inputs), tuple(t for t in made if t), _options(raw, kind))
+
+
+def _fold(layers: list[Layer]) -> None:
+    """Find what depends on no data. A layer may stand before the one that it reads from."""
+    constants: set[str] = set()
+    changed = True
+    while changed:
+        changed = False
+        for layer in layers:
+            if not layer.folded and _is_folded(layer, constants):
+                layer.folded = changed = True
+                constants.update(t.name for t in layer.outputs)
+    for layer in layers:
+        layer.inputs = tuple(t and replace(t, constant=t.name in constants) for t in layer.inputs)
+        layer.outputs = tuple(replace(t, constant=layer.folded) for t in layer.outputs)
+
+
+def _is_folded(layer: Layer, constants: set[str]) -> bool:
     """Whether it depends on no data: constants, what is computed of them, and fixed sizes."""
     if layer.type == "SHAPE":
-        return all(t.shape is not None and -1 not in t.shape for t in layer.data)
-    return layer.type == "CONSTANT" or (bool(layer.inputs) and not layer.data)
+        return all(t.shape is not None and -1 not in t.shape for t in layer.inputs if t)
+    known = [t is None or t.name in constants for t in layer.inputs]
+    return layer.type == "CONSTANT" or (bool(known) and all(known))
 
 
 def _connect(layers: list[Layer]) -> None:
@@ -58,7 +71,7 @@ def _connect(layers: list[Layer]) -> None:
             maker.readers.append(layer)
 
 
-def _tensor(raw: Any, constants: set[str], outputs: set[str]) -> Tensor | None:
+def _tensor(raw: Any, outputs: set[str]) -> Tensor | None:
     if raw is None:
         return None
     try:
@@ -67,7 +80,7 @@ def _tensor(raw: Any, constants: set[str], outputs: set[str]) -> Tensor | None:
         shape = None
     limits = getattr(raw, "dynamic_range", None)  # weakly typed TensorRTs have it
     largest = max(map(abs, limits)) if limits is not None else None
-    return Tensor(str(raw.name), str(raw.dtype.name), shape, raw.name in constants, raw.name in outputs, largest)
+    return Tensor(str(raw.name), str(raw.dtype.name), shape, output=raw.name in outputs, range=largest)
 
 
 # ---- what there is to a layer, by its type ------------------------------------------------------------------------------

@@ -131,9 +131,9 @@ LAYERS = (
     Rule("reduce-op", REDUCE, "operation", p.option("op"), OneOf("MAX"), NO_OP + "Reduce operation.", "DLASW; RECALL",
          since=NEWER),
     Rule("reduce-4d", REDUCE, "rank of input and output", p.rank_of_result, Range(4, 4),
-         "{name}: DLA only supports Reduce on 4 dimensional tensors.", "RECALL", "remembered"),
+         "{name}: DLA only supports Reduce on 4 dimensional tensors.", "RECALL", "remembered", since=NEWER),
     Rule("reduce-axes", REDUCE, "axes among C, H and W", p.reduces_batch, Holds(),
-         "{name}: DLA does not support reducing the batch dimension.", "RECALL", "remembered"),
+         "{name}: DLA does not support reducing the batch dimension.", "RECALL", "remembered", since=NEWER),
     # ---- quantization
     Rule("explicit-quantization", QDQ, "quantize and dequantize layers before 11.4.1", p.always, Nothing(),
          "{name}: DLA does not support Explicit Quantization", "G84 DLASW", until="11.4.1"),
