@@ -130,7 +130,7 @@ def _plan_raw(raw: Any, at: Setting, device_types: Any, default: str, keep: Any 
         keep: what owns the weights of the network.
     """
     names = [str(raw.get_layer(i).name) for i in range(raw.num_layers)]
-    known = dict.fromkeys(["", *names, *map(_module_of, names)])
+    known = dict.fromkeys(["", *names, *(path for name in names for path in _around(_module_of(name)))])
     placed = {
         path: _device(device, f"device_types[{path!r}]")
         for path, device in by_path(
@@ -144,6 +144,12 @@ def _plan_raw(raw: Any, at: Setting, device_types: Any, default: str, keep: Any 
     made = plan_network(raw, at, wants_dla=wants_dla, module_of=_module_of)
     del keep
     return made
+
+
+def _around(path: str) -> list[str]:
+    """A module path and those of the modules around it."""
+    parts = path.split(".")
+    return [".".join(parts[: i + 1]) for i in range(len(parts))]
 
 
 def _module_of(name: str) -> str:

@@ -7,7 +7,6 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from support.dla_networks import Net
-
 from torch2edge._trt import trt
 from torch2edge.dla.layer import Layer
 
@@ -267,5 +266,3 @@ def ranges(layers: list[Layer], value: tuple[Any, ...]) -> None:
 @case("pooling-int8-range", inside=[(2.0, 2.0), (None, 2.0)], outside=[(2.0, 4.0)], edit=ranges)
 def pooling_range(net: Net, value: tuple[Any, ...]) -> None:
     net.test(pooling(net, "MAX", (2, 2)))
-
-

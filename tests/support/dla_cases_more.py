@@ -6,9 +6,9 @@ from dataclasses import replace
 from typing import Any
 
 import numpy as np
+
 from support.dla_cases import case, members, precise, ranges
 from support.dla_networks import Net
-
 from torch2edge._trt import trt
 from torch2edge.dla.layer import Layer
 
