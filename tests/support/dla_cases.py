@@ -76,11 +76,10 @@ def relu_of_plane(net: Net, value: tuple[int, ...]) -> None:
     net.test(net.raw.add_activation(net.input(1, *value), trt.ActivationType.RELU))
 
 
-RANKED = ("relu", "sum", "scale", "lrn", "prelu")
-
-
-@case("two-spatial-dims", inside=[*((kind, 4) for kind in RANKED), ("relu", 5), ("sum", 6)],
-      outside=[("relu", 3), ("relu", 2), ("sum", 3), ("prelu", 3)])  # fmt: skip
+@case("two-spatial-dims", inside=[("relu", 4), ("sum", 4), ("scale", 4), ("relu", 5), ("sum", 6)],
+      outside=[("relu", 3), ("relu", 2), ("sum", 3), ("scale", 3)])  # fmt: skip
+@case("four-dims", inside=[("prelu", 4), ("softmax", 4), ("concat", 4), ("prelu", 5), ("concat", 6)],
+      outside=[("prelu", 3), ("softmax", 3), ("concat", 3)])  # fmt: skip
 def of_rank(net: Net, value: tuple[str, int]) -> None:
     kind, rank = value
     x = net.input(*(2,) * rank)
@@ -88,7 +87,8 @@ def of_rank(net: Net, value: tuple[str, int]) -> None:
         "relu": lambda: net.raw.add_activation(x, trt.ActivationType.RELU),
         "sum": lambda: net.raw.add_elementwise(x, x, trt.ElementWiseOperation.SUM),
         "scale": lambda: net.raw.add_scale_nd(x, trt.ScaleMode.CHANNEL, net.weights(2), net.weights(2), trt.Weights(), 1),
-        "lrn": lambda: net.raw.add_lrn(x, 3, 1.0, 1.0, 1.0),
+        "softmax": lambda: net.raw.add_softmax(x),
+        "concat": lambda: net.concat(x),
         "prelu": lambda: net.raw.add_parametric_relu(x, net.constant(*(1,) * rank)),
     }[kind]()
     net.test(layer)

@@ -9,7 +9,7 @@ import numpy as np
 
 from support.dla_cases import case, members, precise, ranges
 from support.dla_networks import Net
-from torch2edge._trt import trt
+from torch2edge._trt import capabilities, trt
 from torch2edge.dla.layer import Layer
 
 FLOATS = "AND OR XOR"  # element-wise operations on booleans are left out
@@ -241,7 +241,7 @@ def slice_rank(net: Net, value: int) -> None:
     net.test(sliced(net, (4,) * value, (4,) * (value - 1) + (2,)))
 
 
-@case("slice-mode", inside=["STRICT_BOUNDS"], outside=members("SampleMode", "STRICT_BOUNDS"))
+@case("slice-mode", inside=["STRICT_BOUNDS"], outside=members("SampleMode", "STRICT_BOUNDS DEFAULT"))
 def slice_mode(net: Net, value: str) -> None:
     layer = sliced(net, (1, 4, 4, 4), (1, 2, 2, 2))
     layer.mode = getattr(trt.SampleMode, value)
@@ -369,4 +369,5 @@ def reduce_axes(net: Net, value: int) -> None:
 def quantize(net: Net, value: str) -> None:
     x = net.input(1, 2, 3, 4, dtype=value if value.isupper() else "HALF")
     scale = net.raw.add_constant((), trt.Weights(np.full((), 0.1, np.float16 if x.dtype == trt.DataType.HALF else np.float32)))
-    net.test(net.raw.add_quantize(x, scale.get_output(0), trt.DataType.INT8))
+    told = [trt.DataType.INT8] if capabilities().quantize_output_type else []
+    net.test(net.raw.add_quantize(x, scale.get_output(0), *told))

@@ -58,6 +58,12 @@ class Net:
         layer.num_groups = groups
         return layer
 
+    def concat(self, x: Any) -> Any:
+        """``x`` twice, on the third axis from the end."""
+        layer = self.raw.add_concatenation([x, x])
+        layer.axis = len(x.shape) - 3
+        return layer
+
     def plan(self, **at: Any) -> DlaPlan:
         return plan_network(self.raw, Setting(**at))
 

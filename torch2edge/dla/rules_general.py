@@ -11,8 +11,9 @@ FP32 = "DLA only supports FP16 and Int8 precision type. Switching {name} device 
 TOO_LARGE = "{name}: batch size {value} exceeds max batch size allowed of {limit}"
 LARGE_BATCHES = "8.4"
 
-#: Where a tensor must have C, H and W of its own.
-PLANES = ("ACTIVATION", "PARAMETRIC_RELU", "ELEMENTWISE", "SCALE", "LRN", "CONCATENATION", "SOFTMAX", "POOLING")
+#: Where the guides speak of two spatial dimensions, and where it is concluded of N, C, H, W.
+PLANES = ("ACTIVATION", "ELEMENTWISE", "SCALE")
+FOUR = ("PARAMETRIC_RELU", "CONCATENATION", "SOFTMAX")
 
 #: Asked before the rules of the layer's type.
 FIRST = (
@@ -37,4 +38,6 @@ LAST = (
          "{name}: a dimension of {value} is outside of {limit}, the range of DLA's non-batch dimensions.", "S0 S3 D H86"),
     Rule("two-spatial-dims", PLANES, "rank: N, C, H, W (or more in front, which are batch)", p.ranks, Range(4, 8),
          "{name}: DLA only supports operations with two spatial dimensions; the input has {value} dimensions.", "S3 G84 D"),
+    Rule("four-dims", FOUR, "rank: N, C, H, W (or more in front, which are batch)", p.ranks, Range(4, 8),
+         "{name}: DLA only supports this layer on tensors of 4 dimensions; the input has {value}.", "INF", "remembered"),
 )  # fmt: skip
