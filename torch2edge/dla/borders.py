@@ -54,7 +54,7 @@ def _going_in(
 
 def _maker(layer: Layer, tensor: Tensor, gone: set[int]) -> Layer | None:
     """The layer that a tensor comes from, through shuffles that go away; None for an input of the network."""
-    maker = next((m for m in layer.makers if tensor in m.outputs), None)
+    maker = next((m for m in layer.makers if any(t.name == tensor.name for t in m.outputs)), None)
     while maker is not None and maker.index in gone:
         maker = maker.makers[0] if maker.makers else None
     return maker
