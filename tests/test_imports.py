@@ -108,6 +108,7 @@ def test_only_api_and_the_command_know_the_stages():
         "marked",
         "partition",
         "partition_data",
+        "placement",
         "prepare",
         "roads",
         "search",

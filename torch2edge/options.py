@@ -12,10 +12,11 @@ from ._trt import capabilities, dla_cores, trt, why_no_dla
 from .errors import ConfigError
 from .modules import nearest
 
-__all__ = ["CALIBRATORS", "FALLBACKS", "ONNX_EXPORTERS", "PRECISIONS", "DLAWarning", "Options"]
+__all__ = ["CALIBRATORS", "DLA_POOLS", "FALLBACKS", "ONNX_EXPORTERS", "PRECISIONS", "DLAWarning", "Options"]
 
 PRECISIONS = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16, "int8": torch.int8}
 
+DLA_POOLS = ("DLA_MANAGED_SRAM", "DLA_LOCAL_DRAM", "DLA_GLOBAL_DRAM")
 IO_DTYPES = (torch.float32, torch.float16, torch.bfloat16)
 CALIBRATORS = ("pytorch", "tensorrt")
 FALLBACKS = ("error", "onnx", "torch")
@@ -49,6 +50,7 @@ class Options:
     device_types: Mapping[str, Any] = field(default_factory=dict)
     dla_core: int | None = None
     gpu_fallback: bool = True
+    dla_pools: Mapping[str, int] = field(default_factory=dict)
     tactic_sources: int | None = None
     compute_capabilities: tuple[str, ...] = ()
     fallback: str = "error"
@@ -205,6 +207,13 @@ class Options:
             raise ConfigError(f"dla_core is the number of a DLA core, from 0 on, but is {core!r}")
         if core is not None and not wants:
             raise ConfigError("dla_core is given, but neither device_types nor default_device_type names the DLA")
+        if self.dla_pools and not wants:
+            raise ConfigError("dla_pools is given, but neither device_types nor default_device_type names the DLA")
+        for name, size in self.dla_pools.items():
+            if name not in DLA_POOLS:
+                raise ConfigError(f"dla_pools: there is no {name!r}, only {', '.join(map(repr, DLA_POOLS))}")
+            if isinstance(size, bool) or not isinstance(size, int) or size < 4096 or size & (size - 1):
+                raise ConfigError(f"dla_pools[{name!r}] is {size!r}; it must be a power of two of bytes, from 4096 on")
         if not wants:
             return
         missing = why_no_dla()

@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import torch
 
-from .._trt import capabilities, clear_errors, dla_cores, last_errors, logger, to_trt_dtype, trt
+from .._trt import capabilities, clear_errors, dla_cores, last_errors, logger, recorded, to_trt_dtype, trt
 from ..errors import BuildError
 from ..modules import nearest
-from ..options import Options
+from ..options import DLA_POOLS, Options
 from .calibration import raise_its_error
 
 __all__ = ["BuildSession"]
-
 DEFAULT_COMPUTE_CAPABILITY = "8.6"
 _IN_INT8 = {"CONVOLUTION", "DECONVOLUTION"}
 # A constant's precision is not ours to say; the others' types are what they do.
@@ -26,6 +26,7 @@ class BuildSession:
 
     Attributes:
         strong: whether the network is strongly typed.
+        log: what TensorRT said during the build, where a DLA is to take part.
         network: an empty INetworkDefinition.
         compute_capabilities: the GPUs to build for, where they can be named.
     """
@@ -37,6 +38,7 @@ class BuildSession:
             raise BuildError(_explain("TensorRT gave no builder"))
         self.strong = options.strong
         self.calibrator: Any = None
+        self.log: list[str] = []
         self.network = self.builder.create_network(self._network_flags(options))
         self.config = self.builder.create_builder_config()
         self.compute_capabilities = self._compute_capabilities()
@@ -187,6 +189,23 @@ class BuildSession:
         self._flag("INT8", True)
         self.config.int8_calibrator = calibrator
 
+    def pools(self) -> dict[str, int]:
+        """The limits of the DLA's memory pools, in bytes, by the names of trt.MemoryPoolType."""
+        return {name: self.config.get_memory_pool_limit(getattr(trt.MemoryPoolType, name)) for name in DLA_POOLS}
+
+    def set_pools(self, limits: Mapping[str, int]) -> None:
+        """Limit the DLA's memory pools: bytes, powers of two, by the names of trt.MemoryPoolType.
+
+        Raises:
+            BuildError: TensorRT does not take one.
+        """
+        clear_errors()
+        for name, size in limits.items():
+            kind = getattr(trt.MemoryPoolType, name)
+            self.config.set_memory_pool_limit(kind, size)
+            if self.config.get_memory_pool_limit(kind) != size:
+                raise BuildError(_explain(f"TensorRT refused {size} bytes for {name}"))
+
     def add_profiles(self, input_names: Sequence[str], profiles: Sequence[Sequence[Sequence[Sequence[int]]]]) -> None:
         """Optimization profiles: each is the (smallest, most usual, largest) shape of every input.
 
@@ -230,7 +249,8 @@ class BuildSession:
             InputError: the calibration's data, where a calibrator reads it during the build.
         """
         clear_errors()
-        plan = self.builder.build_serialized_network(self.network, self.config)
+        with recorded() if self.options.wants_dla() else contextlib.nullcontext([]) as self.log:
+            plan = self.builder.build_serialized_network(self.network, self.config)
         if self.calibrator is not None:
             raise_its_error(self.calibrator)
         if plan is None:
