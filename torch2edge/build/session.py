@@ -249,7 +249,9 @@ class BuildSession:
             InputError: the calibration's data, where a calibrator reads it during the build.
         """
         clear_errors()
-        with recorded() if self.options.wants_dla() else contextlib.nullcontext([]) as self.log:
+        with contextlib.ExitStack() as stack:
+            if self.options.wants_dla():
+                self.log = stack.enter_context(recorded())
             plan = self.builder.build_serialized_network(self.network, self.config)
         if self.calibrator is not None:
             raise_its_error(self.calibrator)
