@@ -6,6 +6,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from ..report import table
+from .advice import advice_text
 
 __all__ = ["Crossing", "DlaPlan", "Pools", "Row"]
 
@@ -88,6 +89,11 @@ class DlaPlan:
         return [row for row in self.layers if row.device == "GPU"]
 
     @property
+    def advice(self) -> list[str]:
+        """What would keep the layers that fall back on the DLA, a line for each kind."""
+        return advice_text(self.layers)
+
+    @property
     def transitions(self) -> int:
         """How often the data changes between GPU and DLA: a reformat and a task each."""
         return sum(1 for crossing in self.crossings if crossing.other == "GPU")
@@ -100,14 +106,21 @@ class DlaPlan:
     def to_dict(self) -> dict[str, Any]:
         """The plan as plain dicts, lists, strings and numbers."""
         own = asdict(self)
-        return {**own, "all_on_dla": self.all_on_dla, "transitions": self.transitions, "pool_limits": self.pool_limits()}
+        return {
+            **own,
+            "all_on_dla": self.all_on_dla,
+            "transitions": self.transitions,
+            "advice": self.advice,
+            "pool_limits": self.pool_limits(),
+        }
 
     def __str__(self) -> str:
         """Tables: the layers, the loadables, what crosses; and what to know."""
         parts = [self._head(), self._layers_text()]
         if self.loadables:
             parts += [self._loadables_text(), self._crossings_text()]
-        return "\n\n".join([*parts, *self.notes])
+        advice = ["\n".join(self.advice)] if self.advice else []
+        return "\n\n".join([*parts, *advice, *self.notes])
 
     def _head(self) -> str:
         on = sum(1 for row in self.layers if row.device == "DLA")
