@@ -184,6 +184,17 @@ def test_a_finished_network(model):
     assert plan.loadables == [["third.0/convolution"]]
 
 
+def test_an_exported_program(model):
+    plan = plan_dla(torch.export.export(model, (X,)), [X])
+    assert [row.type for row in plan.layers] == [row.type for row in plan_dla(model, [X]).layers]
+    assert len(plan.loadables) == 2
+
+
+def test_what_is_no_model():
+    with pytest.raises(InputError, match=r"must be a torch\.nn\.Module"):
+        plan_dla(lambda x: x, [X])
+
+
 def test_an_onnx_file_has_its_own_names(model, tmp_path):
     file = export(model, X, tmp_path / "two.onnx", numbered=False)
     plan = plan_dla(str(file), device_types={"/second/second.0/Conv": "gpu"}, default_device_type="dla")
