@@ -4,7 +4,7 @@
 
 Random weights, batch norms with random statistics, TF32 off on both sides. Errors: the engine against the model in fp32 on
 the same GPU, on inputs that the conversion has not seen. Times: CUDA events around one call each, after warm-up; PyTorch and
-the engine in turn; median and 99th percentile; host time is the wall time to enqueue one call.
+the engine in rounds; median and 99th percentile; host time is the wall time to enqueue one call.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import json
 import platform
+import random
 import statistics
 import time
 from collections.abc import Callable
@@ -24,7 +25,7 @@ import torchvision
 import torch2edge
 from torch2edge._trt import capabilities
 
-WARM_UP, CALLS = 50, 300
+WARM_UP, CALLS, ROUNDS = 50, 300, 30
 
 
 def model_of(name: str) -> torch.nn.Module:
@@ -40,24 +41,24 @@ def model_of(name: str) -> torch.nn.Module:
 
 
 def timed(calls: dict[str, Callable[[], Any]]) -> dict[str, dict[str, float]]:
-    """Milliseconds per call by name: median and p99 on the GPU, median on the host."""
+    """Milliseconds per call by name: median and p99 on the GPU, median on the host.
+
+    In rounds: each comes CALLS / ROUNDS times in a row after one call that does not count, in an order that is drawn anew.
+    What follows a call of PyTorch finds the processor's caches full of PyTorch.
+    """
+    draw = random.Random(0)
     for call in calls.values():
         for _ in range(WARM_UP):
             call()
-    torch.cuda.synchronize()
     gpu: dict[str, list[float]] = {name: [] for name in calls}
     host: dict[str, list[float]] = {name: [] for name in calls}
-    for _ in range(CALLS):
-        for name, call in calls.items():
-            start, end = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
-            torch.cuda.synchronize()
-            start.record()
-            before = time.perf_counter()
-            call()
-            host[name].append((time.perf_counter() - before) * 1e3)
-            end.record()
-            torch.cuda.synchronize()
-            gpu[name].append(start.elapsed_time(end))
+    for _ in range(ROUNDS):
+        for name in draw.sample(list(calls), len(calls)):
+            calls[name]()
+            for _ in range(CALLS // ROUNDS):
+                on_gpu, on_host = _one(calls[name])
+                gpu[name].append(on_gpu)
+                host[name].append(on_host)
     return {
         name: {
             "gpu_ms_median": round(statistics.median(gpu[name]), 4),
@@ -66,6 +67,19 @@ def timed(calls: dict[str, Callable[[], Any]]) -> dict[str, dict[str, float]]:
         }
         for name in calls
     }
+
+
+def _one(call: Callable[[], Any]) -> tuple[float, float]:
+    """Milliseconds of one call by CUDA events, and on the host until it returns."""
+    start, end = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
+    torch.cuda.synchronize()
+    start.record()
+    before = time.perf_counter()
+    call()
+    host = (time.perf_counter() - before) * 1e3
+    end.record()
+    torch.cuda.synchronize()
+    return start.elapsed_time(end), host
 
 
 def measure(name: str, batch: int, level: int) -> dict[str, Any]:

@@ -4,8 +4,9 @@
 
 Random weights, batch norms with random statistics, images from a normal distribution, batch 1; INT8 is calibrated by entropy
 on 64 of them. Errors: relative L2 and cosine against the model in fp32 (TF32 off) on inputs that neither the conversion nor
-the calibration has seen. Times: CUDA events around one call each, after warm-up, all in turn; medians. "onnx fp16" is
-torch.onnx.export(dynamo=False), parsed by TensorRT's parser, with the FP16 flag.
+the calibration has seen. Times: CUDA events around one call each, after warm-up, in rounds of ten
+calls each; medians. "onnx fp16" is torch.onnx.export(dynamo=False), parsed by TensorRT's parser, with the FP16 flag.
+Rows of other models in a result of the same conditions stay.
 """
 
 from __future__ import annotations
@@ -152,15 +153,23 @@ def main() -> None:
     version = torch.__version__.partition("+")[0]
     name = f"low-precision-{gpu}-{capabilities().name}{capabilities().version}-level{args.level}-torch{version}.json"
     args.out.mkdir(parents=True, exist_ok=True)
-    result: dict[str, Any] = {
+    conditions: dict[str, Any] = {
         "date": time.strftime("%Y-%m-%d"), "gpu": torch.cuda.get_device_name(), "tensorrt": capabilities().title,
         "tactic_sources": 0 if capabilities().tactic_sources else "default", "torch": torch.__version__,
-        "torchvision": torchvision.__version__, "batch": SHAPE[0], "rows": [],
+        "torchvision": torchvision.__version__, "batch": SHAPE[0],
     }  # fmt: skip
     for model in args.models:
-        result["rows"].append(measure(model, args.level))
-        print(json.dumps(result["rows"][-1]), flush=True)
-        (args.out / name).write_text(json.dumps(result, indent=1) + "\n")
+        row = measure(model, args.level)
+        print(json.dumps(row), flush=True)
+        rows = [r for r in earlier(args.out / name, conditions) if r["model"] != model]
+        rows = sorted([*rows, row], key=lambda r: MODELS.index(r["model"]))
+        (args.out / name).write_text(json.dumps({**conditions, "rows": rows}, indent=1) + "\n")
+
+
+def earlier(file: Path, conditions: dict[str, Any]) -> list[dict[str, Any]]:
+    """The rows of a result of the same conditions."""
+    held = json.loads(file.read_text()) if file.exists() else {}
+    return list(held["rows"]) if {**held, "rows": None} == {**conditions, "rows": None} else []
 
 
 if __name__ == "__main__":

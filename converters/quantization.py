@@ -82,11 +82,23 @@ def _fake(
         x = net.stand_in(own(x.detach()), x)
         return net.dequantize(net.quantize(x, scale, axis), scale, axis, net.out.dtype)
     low, high = _bounds(zeros, quant_min, quant_max)
+    if axis is not None:
+        return net.cast(_rounded(net, net.cast(x, torch.float32), scale, axis, low, high), net.out.dtype)
     if net.capabilities.quantizes_elementwise:
         x = _clamped(net, x, scale, axis, low, high)
         return net.dequantize(net.quantize(x, scale, axis), scale, axis, net.out.dtype)
     wide = net.dequantize(net.quantize(x, scale, axis), scale, axis)  # the same values, clamped behind
     return net.cast(_clamped(net, wide, scale, axis, low, high), net.out.dtype)
+
+
+def _rounded(net: Network, x: Tensor, scale: torch.Tensor, axis: int, low: int, high: int) -> Tensor:
+    """The same by arithmetic: TensorRT's INT8 has scales per channel for weights only ("Explicit Quantization").
+
+    Its quantize layer takes them for any tensor all the same, and 8.6.0 on an H200 then gave something else.
+    """
+    steps = scale.reshape(-1, *[1] * (x.ndim - axis % x.ndim - 1))
+    codes = net.unary(net.mul(x, 1 / steps), "ROUND")
+    return net.mul(net.elementwise("MIN", net.elementwise("MAX", codes, float(low)), float(high)), steps)
 
 
 def _steps(scale: float | torch.Tensor) -> torch.Tensor:
@@ -204,6 +216,11 @@ def _codes(
             raise ValueError(
                 f"codes of {quant_min} to {quant_max}: this TensorRT quantizes wrongly what was clamped right before; use "
                 f"quant_min={LOWEST}, quant_max={HIGHEST}"
+            )
+        if axis is not None and not net.capabilities.quantizes_elementwise:
+            raise ValueError(
+                "codes by a scale per channel of what is no constant: this TensorRT quantizes wrongly along an axis; use one "
+                "scale for the tensor"
             )
         x = _clamped(net, x, scale, axis, quant_min, quant_max)
     return net.quantize(x, scale, axis)

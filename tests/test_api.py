@@ -58,11 +58,11 @@ def test_unknown_option() -> None:
         ({"optimization_level": "3"}, "optimization_level must be 0 to 5, but is '3'"),
         ({"workspace": 0}, "workspace is a size in bytes, but is 0"),
         ({"workspace": "1G"}, "workspace is a size in bytes, but is '1G'"),
-        ({"default_device_type": "DLA"}, "default_device_type is 'DLA'"),
+        ({"default_device_type": "NPU"}, "default_device_type is 'NPU'"),
         ({"dla_core": 0}, "dla_core is given, but"),
         ({"device_types": {"9": trt.DeviceType.GPU}}, "device_types: '9' is no submodule"),
         ({"device_types": {nn.ReLU(): trt.DeviceType.GPU}}, "device_types: a ReLU is no submodule"),
-        ({"device_types": {"0": "GPU"}}, "device_types['0'] is 'GPU'; it must be trt.DeviceType"),
+        ({"device_types": {"0": "NPU"}}, "device_types['0'] is 'NPU'; it must be trt.DeviceType"),
     ],
 )
 def test_wrong_options(options: dict[str, Any], what: str) -> None:
@@ -81,8 +81,8 @@ def test_wrong_options(options: dict[str, Any], what: str) -> None:
         ({"fp16": True, "bf16": True}, r"choose one for the model"),
         ({"precisions": {"0": "fp8"}}, r"precisions\['0'\] is 'fp8'; it must be one of 'fp32', 'fp16'"),
         ({"fp16": True, "fallback": "onnx"}, r"dtypes of the ONNX model"),
-        ({"device_types": {"0": trt.DeviceType.DLA}}, r"DLA is asked for \(0\), but TensorRT-RTX .* no DLA"),
-        ({"default_device_type": trt.DeviceType.DLA}, r"DLA is asked for \(default_device_type\)"),
+        ({"device_types": {"0": "dla"}, "gpu_fallback": False}, r"DLA is asked for \(0\), but TensorRT-RTX .* no DLA"),
+        ({"default_device_type": "dla", "gpu_fallback": False}, r"\(default_device_type\).*plan_dla"),
         ({"compute_capabilities": ["9.9"]}, r"does not build for '9\.9', only for .*8\.6"),
     ],
 )

@@ -12,7 +12,8 @@ import pytest
 import torch
 from support.gpu import needs_gpu
 
-from torch2edge import __version__
+import torch2edge
+from torch2edge import Calibration, __version__
 from torch2edge._trt import capabilities
 from torch2edge.cli import main
 from torch2edge.cli.convert import _Progress
@@ -115,6 +116,34 @@ def test_convert_with_a_largest_error(capsys):
         assert set(report["precisions"].values()) == {"fp32"}
     assert main(convert("--max-error", "1e-6")) == 2
     assert "nothing is low, so nothing can be moved back" in capsys.readouterr().err
+
+
+def test_convert_from_a_calibration_cache_alone(capsys):
+    int8 = [
+        "--precision",
+        "conv=int8",
+        "--calibration-cache",
+        "ranges.json",
+        "--algorithm",
+        "minmax",
+        "--no-verify",
+        "--json",
+        "-",
+    ]
+    assert "there is no calibration cache ranges.json, and no data" in refused(capsys, *convert(*int8))
+    torch.manual_seed(0)
+    Path("fixed.py").write_text(FACTORY.replace("made = Small()", "torch.manual_seed(3)\nmade = Small()"))
+    sys.path.insert(0, ".")
+    try:
+        model = __import__("fixed").made.eval()
+    finally:
+        sys.path.remove(".")
+    calibration = Calibration([torch.randn(1, 3, 8, 8) for _ in range(40)], "minmax", cache="ranges.json")
+    torch2edge.convert(model, [torch.randn(1, 3, 8, 8)], precisions={"conv": "int8"}, calibration=calibration, verify=False)
+    assert main(convert(*int8, model="fixed.py:made")) == 0
+    report = json.loads(capsys.readouterr().out)
+    assert "int8" in report["precision"]
+    assert [note for note in report["notes"] if "the INT8 ranges are those of ranges.json" in note]
 
 
 @pytest.mark.parametrize("name", ["Small", "made"])

@@ -107,6 +107,7 @@ def test_only_api_and_the_command_know_the_stages():
         "dla_planning",
         "marked",
         "partition",
+        "partition_data",
         "prepare",
         "roads",
         "search",

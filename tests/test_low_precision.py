@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 import torch
 from support.gpu import FAST, needs_gpu
+from support.pattern_net import Net, accuracy, drawn, error, example, loader, train, trained_net
 from torch import nn
-from torch.utils.data import DataLoader, TensorDataset
 
 import torch2edge
 from torch2edge import Calibration, ConfigError
@@ -31,74 +31,10 @@ def device(request: Any) -> str:
     return str(request.param)
 
 
-class Net(nn.Module):
-    """Convolutions with batch norms, a residual addition, pooling, a linear layer."""
-
-    def __init__(self, width: int = 16) -> None:
-        super().__init__()
-        self.stem = nn.Sequential(nn.Conv2d(3, width, 3, padding=1), nn.BatchNorm2d(width), nn.ReLU())
-        self.block = nn.Sequential(
-            nn.Conv2d(width, width, 3, padding=1), nn.BatchNorm2d(width), nn.ReLU(), nn.Conv2d(width, width, 3, padding=1)
-        )
-        self.pool = nn.MaxPool2d(2)
-        self.head = nn.Linear(width, 4)
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        x = self.pool(self.stem(x))
-        x = (x + self.block(x)).relu()
-        return self.head(x.mean((2, 3)))
-
-
-PATTERNS = torch.randn(4, 3, 8, 8, generator=torch.Generator().manual_seed(5))
-
-
-def drawn(count: int, seed: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """Noisy patterns, and which pattern each is."""
-    generator = torch.Generator().manual_seed(seed)
-    labels = torch.randint(0, 4, (count,), generator=generator)
-    return PATTERNS[labels] * 0.5 + torch.randn(count, 3, 8, 8, generator=generator), labels
-
-
-def train(net: nn.Module, steps: int) -> None:
-    optimizer = torch.optim.AdamW(net.parameters(), lr=3e-3)
-    for step in range(steps):
-        images, labels = drawn(64, 1000 + step)
-        optimizer.zero_grad()
-        nn.functional.cross_entropy(net(images), labels).backward()
-        optimizer.step()
-
-
 @pytest.fixture(scope="module")
 def trained() -> Net:
-    """Some seconds of training: better than chance by far, worse than perfect."""
-    torch.manual_seed(0)
-    net = Net().train()
-    train(net, 120)
-    return net.eval()
-
-
-def accuracy(module: Any, device: str, batch: int = 32, count: int = 1024) -> float:
-    images, labels = drawn(count, 7)
-    with torch.no_grad():
-        guesses = torch.cat([module(part.to(device)).argmax(1).cpu() for part in images.split(batch)])
-    return float((guesses == labels).double().mean())
-
-
-def error(module: Any, net: nn.Module, device: str) -> float:
-    """Relative L2 error on fresh images of the kind that the net was trained on."""
-    images, _ = drawn(32, 11)
-    with torch.no_grad(), tf32(False):
-        given, expected = module(images.to(device)), net(images.to(device))
-    assert given.dtype == expected.dtype == torch.float32
-    return float((given - expected).norm() / expected.norm())
-
-
-def example(device: str) -> list[torch.Tensor]:
-    return [drawn(32, 1)[0].to(device)]
-
-
-def loader(count: int = 512, batch: int = 32) -> DataLoader[Any]:
-    return DataLoader(TensorDataset(*drawn(count, 3)), batch_size=batch)
+    """Better than chance by far, worse than perfect."""
+    return trained_net()
 
 
 # ---- half -------------------------------------------------------------------------------------------------------------
@@ -198,6 +134,15 @@ def test_a_cache_is_read(trained: Net, device: str, tmp_path: Path) -> None:
         torch2edge.convert(net, example(device), int8=True, calibration=Calibration(zeros, cache=cache), **FAST)
 
 
+def test_a_cache_alone(trained: Net, device: str, tmp_path: Path) -> None:
+    """Without data the check is on random inputs as large as the calibration's: INT8 would clip what is larger."""
+    net, cache = trained.to(device), tmp_path / "calib.json"
+    torch2edge.convert(net, example(device), int8=True, calibration=Calibration(loader(), cache=cache, progress=False), **FAST)
+    module = torch2edge.convert(net, example(device), int8=True, calibration=Calibration(cache=cache), **FAST)
+    assert {row.trial.rpartition(" ")[0] for row in module.report.check} == {"random batch in the ranges"}
+    assert accuracy(module, device) > accuracy(net, device) - 0.01
+
+
 # ---- quantization-aware training --------------------------------------------------------------------------------------
 
 
@@ -275,9 +220,31 @@ def test_best(trained: Net, device: str) -> None:
         torch2edge.convert(net, example(device), best=True, fp16=True, **FAST)
 
 
-def test_int8_of_parts_is_refused(trained: Net, device: str) -> None:
-    with pytest.raises(ConfigError, match="INT8 of the parts is not there yet"):
-        torch2edge.convert(trained.to(device), example(device), int8=True, calibration=loader(), fallback="torch", **FAST)
+class Branching(nn.Module):
+    """A net that does not convert as a whole; its parts do, and are of one kind with the net's."""
+
+    def __init__(self, net: Net) -> None:
+        super().__init__()
+        self.stem, self.block, self.pool, self.head = net.stem, net.block, net.pool, net.head
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = self.pool(self.stem(x))
+        x = (x + self.block(x)).relu() if float(x.sum()) < 1e9 else x
+        return self.head(x.mean((2, 3)))
+
+
+def test_int8_of_parts(trained: Net, device: str) -> None:
+    """Each is calibrated on what the whole gives it."""
+    net = Branching(trained).to(device).eval()
+    module = torch2edge.convert(net, example(device), int8=True, calibration=loader(), fallback="torch", **FAST)
+    assert isinstance(module, torch2edge.PartitionedModule)
+    assert module.report.plan.engines == ["stem", "block"]
+    assert all("int8" in report.precision for report in module.report.engines.values())
+    assert module.report.check[0].trial.startswith("calibration batch")
+    off = error(module, net, device)
+    assert off < 0.1
+    assert off > 1e-4 or device == "cuda"
+    assert accuracy(module, device) > accuracy(net, device) - 0.01
 
 
 def test_an_onnx_file_says_what_it_cannot_take(device: str, tmp_path: Path) -> None:
@@ -286,11 +253,11 @@ def test_an_onnx_file_says_what_it_cannot_take(device: str, tmp_path: Path) -> N
     torch.onnx.export(nn.Linear(3, 2).eval(), (x.cpu(),), str(file), dynamo=False, opset_version=17)
     data = [torch.randn(2, 3)]
     strong = capabilities().strongly_typed
-    with pytest.raises(ConfigError, match="is an ONNX file"):
+    with pytest.raises(ConfigError, match="is an ONNX file.*" + ("" if strong else "add calibrator='tensorrt'")):
         torch2edge.convert(file, [x], int8=True, calibration=data, **FAST)
-    with pytest.raises(ConfigError, match="dtypes of the ONNX model" if strong else "INT8 by way of ONNX is not there yet"):
+    with pytest.raises(ConfigError, match="dtypes of the ONNX model" if strong else "int8 needs the range of every tensor"):
         torch2edge.convert(file, [x], precisions={"": "int8"}, **FAST)
-    with pytest.raises(ConfigError, match="INT8 by way of ONNX is not there yet"):
+    with pytest.raises(ConfigError, match="nothing is to be INT8"):
         torch2edge.convert(file, [x], calibration=data, **FAST)
     if strong:
         with pytest.raises(ConfigError, match=r"is an ONNX file: .*dtypes of the ONNX model"):

@@ -166,3 +166,15 @@ def test_models_that_half_breaks_elsewhere(name: str) -> None:
     with torch.no_grad():
         cosine = torch.cosine_similarity(module(x).double(), model(x).double())
     assert float(cosine) > 0.999
+
+
+@pytest.mark.skipif(not capabilities().quantizes_half, reason="this TensorRT's quantize layers take float32")
+def test_halves_are_quantized_as_they_are(net: Net) -> None:
+    """A cast between a dequantize layer and a convolution would keep TensorRT from computing it in INT8."""
+    data = torch2edge.Calibration([torch.randn(2, 3, 8, 8) for _ in range(16)], progress=False)
+    module = torch2edge.convert(net, [X], fp16=True, int8=True, calibration=data, keep_network=True)
+    layers = [module.network.get_layer(i) for i in range(module.network.num_layers)]
+    made_by = {layer.get_output(0).name: layer.type.name for layer in layers}
+    operands = [layer.get_input(k) for layer in layers if layer.type == trt.LayerType.CONVOLUTION for k in (0, 1)]
+    assert {t.dtype for t in operands} == {trt.DataType.HALF}
+    assert {made_by[t.name] for t in operands} == {"DEQUANTIZE"}

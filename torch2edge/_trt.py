@@ -81,10 +81,12 @@ class Capabilities:
     group_normalization: bool  # add_normalization_v2: groups with a scale per channel
     tactic_sources: bool  # cuBLAS, cuBLASLt and cuDNN can be switched off
     compute_capabilities: bool  # the GPU to build for can be named (TensorRT-RTX)
-    dla_api: bool
+    dla: bool  # it can build for a DLA, where there is one; every version has the API (facts: gone after 10.7, back in 11.4.1)
+    dla_explicit: bool  # a DLA takes quantize and dequantize layers (11.4.1)
     dynamic_outputs: bool  # NonZero and NMS layers have an implementation
     calibrators: bool  # INT8 by calibration
     quantize_output_type: bool  # quantize and dequantize layers are told their output's type
+    quantizes_half: bool  # quantize and dequantize layers take and give halves beside float32 scales (run: TensorRT-RTX)
     onnx_opset: int  # the newest version of ONNX's operators to export for
     cubic_grid_sample: bool  # 8.6.0 on an H200 computes another bicubic than its documentation
     quantizes_elementwise: bool  # 8.6.0 on an H200 is wrong where an elementwise layer comes right before a quantize layer
@@ -105,7 +107,8 @@ def capabilities() -> Capabilities:
     """
     module = _module()
     rtx = module.__name__ == "tensorrt_rtx"
-    newer = rtx or int(module.__version__.partition(".")[0]) >= 10
+    number = tuple(int(part) for part in module.__version__.split(".")[:3] if part.isdigit())
+    newer = rtx or number >= (10,)
     return Capabilities(
         name=module.__name__,
         version=module.__version__,
@@ -122,10 +125,12 @@ def capabilities() -> Capabilities:
         group_normalization=hasattr(module.INetworkDefinition, "add_normalization_v2"),
         tactic_sources=hasattr(module.TacticSource, "CUDNN"),
         compute_capabilities=hasattr(module.IBuilderConfig, "set_compute_capability"),
-        dla_api=not rtx,
+        dla=not rtx and (number < (10, 8) or number >= (11, 4, 1)),
+        dla_explicit=not rtx and number >= (11, 4, 1),
         dynamic_outputs=not rtx,
         calibrators=hasattr(module, "IInt8EntropyCalibrator2"),
         quantize_output_type=hasattr(module.IQuantizeLayer, "to_type"),
+        quantizes_half=not hasattr(module.BuilderFlag, "FP16"),
         onnx_opset=18 if hasattr(module.DataType, "INT64") else 17,  # 8.6 parses up to 17 (LayerNormalization)
         cubic_grid_sample=newer,
         quantizes_elementwise=newer,
@@ -140,6 +145,19 @@ def why_not_executable() -> str:
     if capabilities().name == "tensorrt_rtx" and torch.cuda.get_device_capability() == (9, 0):
         return "TensorRT-RTX does not support this GPU (compute capability 9.0)"
     return ""
+
+
+@functools.cache
+def dla_cores() -> int:
+    """How many DLA cores TensorRT finds on this machine."""
+    return int(trt.Builder(logger()).num_DLA_cores) if capabilities().dla else 0
+
+
+def why_no_dla() -> str:
+    """Why nothing can be built for a DLA here, or an empty string."""
+    if not capabilities().dla:
+        return f"{capabilities().title} has no DLA support"
+    return "" if dla_cores() else f"{capabilities().title} finds no DLA core on this machine"
 
 
 def gpu_name() -> str:

@@ -60,9 +60,11 @@ def report_of(graph: Graph, computed: Graph, lowered: Any, session: Any, precisi
     for layer in lowered.network.layers:
         layers[layer.module] = layers.get(layer.module, 0) + 1
     default = options.default_device_type or trt.DeviceType.GPU
+    missing = options.without_dla()
     rows = [
         ModuleRow(path, graph.modules.get(path, ""), count, layers.get(path, 0),
-                  (options.device_of(path) or default).name, _precision_of(dtypes[path], options, path in int8) or "integer")
+                  "GPU" if missing else (options.device_of(path) or default).name,
+                  _precision_of(dtypes[path], options, path in int8) or "integer")
         for path, count in ops.items()
     ]  # fmt: skip
     notes = [
@@ -75,6 +77,8 @@ def report_of(graph: Graph, computed: Graph, lowered: Any, session: Any, precisi
         notes.append(
             f"note: {count} batch norm{'s are' * (count > 1) or ' is'} part of the convolution{'s' * (count > 1)} before"
         )
+    if missing:
+        notes.append(f"note: {missing}")
     if any(row.device == "DLA" for row in rows):
         notes.append("note: the device is the one asked for; TensorRT moves layers that the DLA cannot take to the GPU")
     return Report(
@@ -97,8 +101,10 @@ def _target(session: Any) -> str:
     return _trt.gpu_name() or "an unknown GPU"
 
 
-def metadata(model: nn.Module, graph: Graph, lowered: Any, session: Any, report: Report, file_format: int) -> dict[str, Any]:
-    """What an engine file says of itself."""
+def metadata(
+    model: nn.Module, graph: Graph, computed: Graph, lowered: Any, session: Any, report: Report, file_format: int
+) -> dict[str, Any]:  # fmt: skip
+    """What an engine file says of itself; ``computed`` as for ``report_of``."""
 
     def row(name: str, binding: str, value: Any, axes: Mapping[int, str] | None = None) -> dict[str, Any]:
         dtype = str(value.dtype).removeprefix("torch.")
@@ -121,7 +127,7 @@ def metadata(model: nn.Module, graph: Graph, lowered: Any, session: Any, report:
         "target": report.target,
         "compute_capabilities": list(here),
         "precision": report.precision,
-        "dla_core": session.options.dla_core,
+        "dla_core": session.options.dla_core if _trt.dla_cores() else None,
         "model": type(model).__qualname__,
         "parameters": [n for n, p in parameters.items() if p.kind in kinds],
         "defaults": {n: p.default for n, p in parameters.items() if isinstance(p.default, plain)},
@@ -129,9 +135,9 @@ def metadata(model: nn.Module, graph: Graph, lowered: Any, session: Any, report:
         "constraints": [{"condition": c.condition, "source": c.source} for c in graph.constraints],
         "inputs": [
             row(n, b, v, graph.axes.get(i))
-            for i, (n, b, v) in enumerate(zip(graph.input_names, lowered.input_names, graph.inputs))
+            for i, (n, b, v) in enumerate(zip(graph.input_names, lowered.input_names, computed.inputs))
         ],
-        "outputs": [row(n, b, v) for n, b, v in zip(graph.output_names, lowered.output_names, graph.outputs)],
+        "outputs": [row(n, b, v) for n, b, v in zip(graph.output_names, lowered.output_names, computed.outputs)],
         "input_structure": graph.input_structure,
         "output_structure": graph.output_structure,
         "report": report.to_dict(),

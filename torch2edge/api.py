@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import time
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -25,8 +26,9 @@ from .graph import Graph
 from .inputs import device_of, fixed_inputs, positional, read_inputs
 from .lower import OnnxFile, Registry, registry
 from .modules import by_path
-from .options import FALLBACKS, Options
+from .options import FALLBACKS, DLAWarning, Options
 from .partition import MIN_OPS, part_converter, partition, plan
+from .partition_data import whole_data
 from .prepare import Call, calibration_of
 from .roads import Kept, configure, network, opened
 from .run import EdgeModule, PartitionedModule, read
@@ -49,8 +51,10 @@ def convert(
     bf16: bool = False,
     int8: bool = False,
     calibration: Any = None,
+    calibrator: str = "pytorch",
     precisions: Mapping[nn.Module | str, str] | None = None,
     strongly_typed: bool | None = None,
+    io_dtype: torch.dtype | None = None,
     best: bool = False,
     sparse: bool = False,
     tf32: bool = False,
@@ -100,23 +104,29 @@ def convert(
         max_shapes: the largest shapes.
         fp16: compute in half precision. Strongly typed (TensorRT 10, 11, RTX): every op does, but those that need float32
             (``lower/float32_ops.py``) and what leaves half's range; weakly typed (8.6, DLA): TensorRT chooses per layer.
-            Inputs and outputs keep their dtypes.
+            Inputs and outputs keep their dtypes but for ``io_dtype``.
         bf16: the same in bfloat16, from TensorRT 10 on.
         int8: quantize convolutions, linear layers and matrix products; what stays in floats is fp16, bf16 or float32 as asked
             for beside it. Needs ``calibration``, or a model with fake quantization in it.
         calibration: data for INT8: a DataLoader, a Dataset, batches, a folder of images, or a ``Calibration`` with more to
             say.
+        calibrator: who finds the ranges of INT8: ``"pytorch"``, once for every TensorRT, or ``"tensorrt"``: TensorRT's own
+            IInt8EntropyCalibrator2 or IInt8MinMaxCalibrator during the build, fed from the same data (weakly typed only).
         precisions: submodule, its path, or a pattern of paths (``"backbone.*"``) -> "fp32", "fp16", "bf16" or "int8"; it
             holds for what is inside too, the innermost wins. An op that needs float32 stays in float32.
         strongly_typed: for TensorRT 10, which has both kinds of networks: False for the weak kind. By default strong, but
             where a DLA is asked for.
+        io_dtype: ``torch.float16``, ``torch.bfloat16`` or ``torch.float32``: what the engine takes and gives in the place of
+            the model's float inputs and outputs, so that nobody has to cast before and behind it.
         best: allow half, TF32 and, with a calibration, INT8, and let a weakly typed TensorRT take the fastest of each layer.
         sparse: allow kernels for weights in the 2:4 pattern (``torch2edge.sparsify_2to4``); the report says which have it.
         tf32: allow TF32 for float32 matrix products and convolutions (10 bits of mantissa).
-        device_types: submodule or its path -> ``trt.DeviceType``; it holds for what is inside too, the innermost wins.
+        device_types: submodule, its path, or a pattern of paths -> ``trt.DeviceType``, or "dla" or "gpu"; it holds for what is
+            inside too, the innermost wins.
         default_device_type: DeviceType of all other layers.
         dla_core: which DLA core to build for and to run on.
-        gpu_fallback: layers that the DLA cannot take run on the GPU; False makes that an error.
+        gpu_fallback: layers that the DLA cannot take run on the GPU, all of them where there is no DLA, with a
+            ``DLAWarning``; False makes that an error.
         converters: ATen overload or module class -> converter, for this call; they come before the registered ones.
         optimization_level: 0 (fast build) to 5 (fast engine); TensorRT's default is 3.
         workspace: most memory for the builder's tactics, in bytes.
@@ -129,7 +139,8 @@ def convert(
         keep_network: keep TensorRT's INetworkDefinition, and with it the weights, as the result's ``network``.
         fallback: what to do with a model that does not convert as a whole: ``"error"`` names every op in the way;
             ``"onnx"`` takes the model through torch.onnx.export and TensorRT's parser; ``"torch"`` makes engines of the
-            largest submodules that convert and leaves the rest in PyTorch, in a copy.
+            largest submodules that convert and leaves the rest in PyTorch, in a copy. For INT8 each of them is calibrated on
+            what the whole model calls it with, in a pass of its own over the data; its cache is ``calib.<path>.json``.
         min_ops: for ``fallback="torch"``: submodules with fewer ops do not become engines.
         onnx_exporter: for ``fallback="onnx"``: ``"torchscript"`` (dynamo=False) or ``"dynamo"`` (dynamo=True).
         onnx_opset: version of ONNX's operators; by default one that TensorRT's parser knows.
@@ -155,37 +166,38 @@ def convert(
         compute_capabilities = (compute_capabilities,)
     _check_fallback(fallback, file, onnx_exporter)
     placed = _device_types(model, device_types, file)
+    if default_device_type is not None:
+        default_device_type = _device_type(default_device_type, "default_device_type")
     chosen = _precisions(model, precisions, file)
     options = Options(
-        fp16=fp16, bf16=bf16, int8=int8, precisions=chosen, strongly_typed=strongly_typed, sparse=sparse, tf32=tf32,
+        fp16=fp16, bf16=bf16, int8=int8, precisions=chosen, strongly_typed=strongly_typed,
+        io_dtype=io_dtype, calibrator=calibrator, sparse=sparse, tf32=tf32,
         optimization_level=optimization_level, workspace=workspace, default_device_type=default_device_type,
         device_types=placed, dla_core=dla_core, gpu_fallback=gpu_fallback, tactic_sources=tactic_sources,
         compute_capabilities=tuple(compute_capabilities), fallback=fallback, onnx_exporter=onnx_exporter,
         onnx_opset=onnx_opset, tolerance=tolerance,
     )  # fmt: skip
+    if without := options.without_dla():
+        warnings.warn(without, DLAWarning, stacklevel=2)
     goal = goal_of(options, max_error, metric, max_drop, verify, file)
     names = {"input_names": input_names, "output_names": output_names}
     shapes = {
         "dynamic": dynamic, "dims": dims, "min_shapes": min_shapes, "opt_shapes": opt_shapes, "max_shapes": max_shapes,
     }  # fmt: skip
     if fallback == "torch":
-        if calibration is not None or options.uses("int8"):
-            raise ConfigError(
-                "fallback='torch': INT8 of the parts is not there yet, for the data is the whole model's. Convert a part by "
-                "itself, with data of its own inputs"
-            )
         settings = {
-            "fp16": fp16, "bf16": bf16, "strongly_typed": strongly_typed, "best": best,
-            "sparse": sparse, "tf32": tf32,
+            "fp16": fp16, "bf16": bf16, "int8": int8, "calibrator": calibrator, "strongly_typed": strongly_typed,
+            "best": best, "sparse": sparse, "tf32": tf32,
             "default_device_type": default_device_type, "dla_core": dla_core, "gpu_fallback": gpu_fallback,
             "converters": converters, "optimization_level": optimization_level, "workspace": workspace,
             "tactic_sources": tactic_sources, "compute_capabilities": compute_capabilities, "keep_network": keep_network,
             "verify": verify, "tolerance": tolerance, "progress": progress,
         }  # fmt: skip
         args, kwargs = fixed_inputs(model, inputs, kwargs, **shapes)
+        shared = whole_data(model, args, kwargs, calibration_of(calibration), best or options.uses("int8"))
         return partition(
-            model, args, kwargs, convert_one=part_converter(convert, placed, chosen, settings, names), converters=converters,
-            min_ops=min_ops, verify=verify, tolerance=tolerance,
+            model, args, kwargs, convert_one=part_converter(convert, placed, chosen, settings, names, shared),
+            converters=converters, min_ops=min_ops, verify=verify, tolerance=tolerance, data=shared,
         )  # fmt: skip
     clock = _Clock(progress)
     data = calibration_of(calibration)
@@ -243,13 +255,26 @@ def _engine(options: Options, todo: _Todo) -> EdgeModule:
     if isinstance(call.model, OnnxModel):
         report.original = call.model.evaluator()
     module = EdgeModule(
-        plan, metadata(call.model, graph, lowered, session, report, FORMAT), fallback=by_reference(session, lowered)
+        plan,
+        metadata(call.model, graph, road.network_graph, lowered, session, report, FORMAT),
+        fallback=by_reference(session, lowered),
     )
     if todo.keep_network:
         module.network, module._kept = session.network, Kept(call, road, options, todo.converting, todo.names)
     if todo.verify:
         with clock("check"):
-            verify_module(call.model, list(call.args), dict(call.kwargs), module, graph, lowered, session, report, call.seen)
+            verify_module(
+                call.model,
+                list(call.args),
+                dict(call.kwargs),
+                module,
+                graph,
+                lowered,
+                session,
+                report,
+                call.seen,
+                call.seen_are,
+            )
     if not _trt.why_not_executable():
         module._fallback = None  # it holds the network and the weights
     module.metadata["report"] = report.to_dict()
@@ -266,14 +291,22 @@ def _refuse_dynamic(options: Options, declared: Dynamic, file: OnnxFile | None) 
         raise ConfigError(f"the DLA takes no dynamic shapes, but {names}. Convert with fixed shapes, or for the GPU.")
 
 
-def load(path: str | os.PathLike[str]) -> EdgeModule:
+def load(path: str | os.PathLike[str], *, dla_core: int | None = None) -> EdgeModule:
     """The module saved by ``EdgeModule.save``.
 
+    Args:
+        dla_core: the DLA core to run on, in the place of the one that it was built for.
+
     Raises:
+        ConfigError: a core for an engine that was not built for a DLA.
         EngineFileError: no such file, foreign or damaged bytes, or built for another TensorRT or GPU.
     """
     metadata, plan = read(path)
     check_built_for_here(metadata, os.fspath(path))
+    if dla_core is not None:
+        if metadata["dla_core"] is None:
+            raise ConfigError(f"dla_core={dla_core!r}: {os.fspath(path)} was not built for a DLA core")
+        metadata["dla_core"] = dla_core
     return EdgeModule(plan, metadata)
 
 
@@ -309,12 +342,18 @@ def _check_fallback(fallback: str, file: OnnxFile | None, exporter: str) -> None
 def _device_types(model: nn.Module, given: Any, file: OnnxFile | None) -> dict[str, Any]:
     """``device_types`` by module path."""
     placed = by_path(
-        model, given, "device_types", "{submodule: trt.DeviceType.DLA}", known=file.modules() if file else None
+        model, given, "device_types", "{submodule: trt.DeviceType.DLA}", known=file.modules() if file else None, patterns=True
     )  # fmt: skip
-    for path, device in placed.items():
-        if not isinstance(device, trt.DeviceType):
-            raise ConfigError(f"device_types[{path!r}] is {device!r}; it must be trt.DeviceType.GPU or trt.DeviceType.DLA")
-    return placed
+    return {path: _device_type(device, f"device_types[{path!r}]") for path, device in placed.items()}
+
+
+def _device_type(given: Any, option: str) -> Any:
+    """TensorRT's DeviceType for itself, or for its name."""
+    if isinstance(given, str) and given.upper() in ("GPU", "DLA"):
+        return getattr(trt.DeviceType, given.upper())
+    if not isinstance(given, trt.DeviceType):
+        raise ConfigError(f'{option} is {given!r}; it must be trt.DeviceType.GPU or trt.DeviceType.DLA, or "gpu" or "dla"')
+    return given
 
 
 def _precisions(model: nn.Module, given: Any, file: OnnxFile | None) -> dict[str, Any]:

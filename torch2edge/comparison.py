@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from ._trt import capabilities, carried, gpu_name, trt, why_not_executable
+from ._trt import capabilities, gpu_name, trt, why_not_executable
 from .account import precision as precision_of
 from .build.calibration import Calibration
 from .build.calibration.data import open_data
@@ -158,7 +158,7 @@ def _by_reference(road: Road, wanted: set[int]) -> Compute:
     keep = {lowered.tensor_names[index] for index in wanted}
 
     def compute(inputs: Sequence[torch.Tensor]) -> dict[str, torch.Tensor]:
-        return executor.run({n: t.cpu().to(carried(t.dtype)) for n, t in zip(lowered.input_names, inputs) if n}, keep=keep)
+        return executor.run(executor.feed(lowered.input_names, inputs), keep=keep)
 
     return compute
 
@@ -227,7 +227,7 @@ def _advice(alone: Mapping[str, float]) -> str:
 def _in_float32(kept: Kept) -> Road:
     """The same graph lowered with no low precision; nothing is built."""
     call = Call(kept.call.model, kept.call.args, kept.call.kwargs)
-    options = replace(kept.options, fp16=False, bf16=False, int8=False, precisions={})
+    options = replace(kept.options, fp16=False, bf16=False, int8=False, precisions={}, io_dtype=None, calibrator="pytorch")
     return network(call, None, kept.road.graph, options, kept.converting, kept.names)
 
 

@@ -9,12 +9,20 @@ from typing import Any
 
 from torch import nn
 
-from .errors import ConfigError, TensorRTNotFoundError, Torch2EdgeError, TrainingModeError, UnsupportedOpError
+from .errors import (
+    CalibrationError,
+    ConfigError,
+    TensorRTNotFoundError,
+    Torch2EdgeError,
+    TrainingModeError,
+    UnsupportedOpError,
+)
 from .report import table
 
-__all__ = ["CutRow", "Plan", "TooSmall", "decide"]
+__all__ = ["NOT_TO_SKIP", "CutRow", "Plan", "TooSmall", "decide"]
 
-_NOT_OURS_TO_SKIP = (ConfigError, TensorRTNotFoundError, TrainingModeError)  # true of the whole call, not of one submodule
+# true of the whole call, not of one submodule
+NOT_TO_SKIP = (CalibrationError, ConfigError, TensorRTNotFoundError, TrainingModeError)
 
 
 class TooSmall(Torch2EdgeError):
@@ -126,7 +134,7 @@ def decide(seen: Mapping[str, Any], attempt: Attempt, fresh: Mapping[str, Any] |
             if not reason:
                 try:
                     made[path] = attempt(path, one.module, one.calls[0])
-                except _NOT_OURS_TO_SKIP:
+                except NOT_TO_SKIP:
                     raise
                 except Torch2EdgeError as error:
                     reason, deeper = _reason(error, path), not isinstance(error, TooSmall)

@@ -4,6 +4,7 @@
     ├── ConfigError                an option is wrong, or the installed TensorRT cannot honour it (also a ValueError)
     ├── TensorRTNotFoundError      no TensorRT in this environment (also an ImportError)
     ├── InputError                 the inputs do not fit the model or the engine (also a ValueError)
+    │   └── CalibrationError       the data for INT8 failed, does not fit, or reaches nothing
     ├── TraceError                 the model's forward cannot become a static graph
     │   ├── TrainingModeError      a module is in training mode
     │   ├── DataDependentError     a Python branch, .item() or a size that depends on the data
@@ -25,6 +26,7 @@ from __future__ import annotations
 
 __all__ = [
     "BuildError",
+    "CalibrationError",
     "ConfigError",
     "ConversionError",
     "DataDependentError",
@@ -58,6 +60,10 @@ class TensorRTNotFoundError(Torch2EdgeError, ImportError):
 
 class InputError(Torch2EdgeError, ValueError):
     """Inputs that do not fit: count, structure, shape, dtype, device or range."""
+
+
+class CalibrationError(InputError):
+    """The data for INT8 failed, does not fit, or reaches nothing; with torch.distributed, on whichever rank."""
 
 
 class TraceError(Torch2EdgeError):

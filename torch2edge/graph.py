@@ -184,10 +184,11 @@ class Graph:
         """
         sizes = self.sizes(inputs)
         env: dict[int, torch.Tensor] = {id(v): t for v, t in zip(self.inputs, inputs)}
+        here = next((t.device for t in inputs), torch.device("cpu"))
         last = {id(v): i for i, op in enumerate(self.ops) for v in op.inputs()}
 
         def real(value: Any) -> Any:
-            return env[id(value)] if isinstance(value, Value) else value.tensor
+            return env[id(value)] if isinstance(value, Value) else _on(value.tensor, here)
 
         with torch.inference_mode():
             for position, op in enumerate(self.ops):
@@ -242,6 +243,11 @@ def map_tensors(tree: Any, fn: Callable[[Any], Any]) -> Any:
     if isinstance(tree, dict):
         return {key: map_tensors(item, fn) for key, item in tree.items()}
     return tree
+
+
+def _on(constant: torch.Tensor, device: torch.device) -> torch.Tensor:
+    """A constant where the inputs are: folded weights lie on the CPU; a number there is taken everywhere."""
+    return constant.to(device) if device.type == "cuda" and constant.device.type == "cpu" and constant.dim() else constant
 
 
 def _callee(op: Op) -> Any:

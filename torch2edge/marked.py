@@ -60,14 +60,15 @@ def engine_with(wanted: Collection[int], kept: Kept, module: EdgeModule) -> Comp
     """
     marked = marked_engine(wanted, kept)
     lowered, indices = marked.road.lowered, marked.indices
-    inputs = [(name, value.dtype) for name, value in zip(lowered.input_names, marked.road.graph.inputs)]
+    inputs = [(name, value.dtype) for name, value in zip(lowered.input_names, marked.road.network_graph.inputs)]
     runner = Runner(marked.plan, inputs, marked.outputs, kept.options.dla_core)
     names = kept.road.lowered.tensor_names
 
     def compute(tensors: Sequence[torch.Tensor]) -> dict[str, torch.Tensor]:
         profile = module._sizes.profile(list(tensors)) if module._sizes else None
-        results = runner([t.cuda() for t in tensors], profile)
+        given = [t.to(dtype) for t, (_, dtype) in zip(tensors, inputs)]
+        results = runner([t.cuda() for t in given], profile)
         held = {names[indices[n]]: r for (n, _, _), r in zip(marked.outputs, results) if n in indices}
-        return held | dict(zip(kept.road.lowered.output_names, module._run(list(tensors))))
+        return held | dict(zip(kept.road.lowered.output_names, module._run(given)))
 
     return compute

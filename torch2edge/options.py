@@ -8,16 +8,22 @@ from typing import Any
 
 import torch
 
-from ._trt import capabilities, trt
+from ._trt import capabilities, dla_cores, trt, why_no_dla
 from .errors import ConfigError
 from .modules import nearest
 
-__all__ = ["FALLBACKS", "ONNX_EXPORTERS", "PRECISIONS", "Options"]
+__all__ = ["CALIBRATORS", "FALLBACKS", "ONNX_EXPORTERS", "PRECISIONS", "DLAWarning", "Options"]
 
 PRECISIONS = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16, "int8": torch.int8}
 
+IO_DTYPES = (torch.float32, torch.float16, torch.bfloat16)
+CALIBRATORS = ("pytorch", "tensorrt")
 FALLBACKS = ("error", "onnx", "torch")
 ONNX_EXPORTERS = ("torchscript", "dynamo")
+
+
+class DLAWarning(UserWarning):
+    """What was to be on a DLA is built for the GPU."""
 
 
 @dataclass(frozen=True)
@@ -33,6 +39,8 @@ class Options:
     int8: bool = False
     precisions: Mapping[str, str] = field(default_factory=dict)
     strongly_typed: bool | None = None
+    io_dtype: torch.dtype | None = None
+    calibrator: str = "pytorch"
     sparse: bool = False
     tf32: bool = False
     optimization_level: int | None = None
@@ -123,6 +131,10 @@ class Options:
         Raises:
             ConfigError: with ``road``, what led to the parser.
         """
+        if self.io_dtype is not None:
+            raise ConfigError(
+                f"{road}: a network that TensorRT's parser made keeps the ONNX model's dtypes; leave io_dtype out"
+            )
         if self.strong and any(map(self.uses, ("fp16", "bf16", "int8"))):
             raise ConfigError(
                 f"{road}: the layers of a strongly typed network that TensorRT's parser made have the dtypes of the ONNX "
@@ -143,6 +155,35 @@ class Options:
             raise ConfigError(f"strongly_typed={self.strongly_typed}: {caps.title} is {typed} typed, and knows no other way")
         if self.fallback == "onnx":
             self.check_parsed("fallback='onnx'")
+        self._check_io_dtype()
+        self._check_calibrator()
+
+    def _check_io_dtype(self) -> None:
+        if self.io_dtype is None:
+            return
+        if self.io_dtype not in IO_DTYPES:
+            known = ", ".join(map(str, IO_DTYPES))
+            raise ConfigError(
+                f"io_dtype is the dtype of the engine's float inputs and outputs, one of {known}, but is {self.io_dtype!r}"
+            )
+        if self.io_dtype == torch.bfloat16 and not capabilities().bf16:
+            raise ConfigError(f"io_dtype: {capabilities().title} has no bfloat16; use torch.float16")
+        if self.fallback == "torch":
+            raise ConfigError(
+                "io_dtype: the parts of fallback='torch' take and give what the model around them has; leave it out"
+            )
+
+    def _check_calibrator(self) -> None:
+        if self.calibrator not in CALIBRATORS:
+            raise ConfigError(f"calibrator is {self.calibrator!r}; it must be one of {', '.join(map(repr, CALIBRATORS))}")
+        if self.calibrator == "tensorrt":
+            title = capabilities().title
+            if not capabilities().calibrators:
+                raise ConfigError(f"calibrator='tensorrt': {title} has no calibrators any more; 'pytorch' finds the ranges")
+            if self.strong:
+                raise ConfigError(
+                    "calibrator='tensorrt': TensorRT calibrates weakly typed networks only; add strongly_typed=False"
+                )
 
     def _check_fallback(self) -> None:
         for name, known in (("fallback", FALLBACKS), ("onnx_exporter", ONNX_EXPORTERS)):
@@ -159,10 +200,27 @@ class Options:
 
     def _check_dla(self) -> None:
         wants = self.wants_dla()
-        if wants and not capabilities().dla_api:
-            raise ConfigError(f"DLA is asked for ({', '.join(wants)}), but {capabilities().title} has no DLA support")
-        if self.dla_core is not None and not wants:
+        core = self.dla_core
+        if core is not None and (isinstance(core, bool) or not isinstance(core, int) or core < 0):
+            raise ConfigError(f"dla_core is the number of a DLA core, from 0 on, but is {core!r}")
+        if core is not None and not wants:
             raise ConfigError("dla_core is given, but neither device_types nor default_device_type names the DLA")
+        if not wants:
+            return
+        missing = why_no_dla()
+        if missing and not self.gpu_fallback:
+            raise ConfigError(
+                f"DLA is asked for ({', '.join(wants)}), but {missing}. With gpu_fallback=True all of it runs on the GPU; "
+                "torch2edge.plan_dla tells, without a board, what a DLA would take"
+            )
+        if not missing and core is not None and core >= dla_cores():
+            raise ConfigError(f"dla_core is {core}, but this machine has {dla_cores()}: 0 to {dla_cores() - 1}")
+
+    def without_dla(self) -> str:
+        """Why what is to be on the DLA runs on the GPU, or ""."""
+        wants = self.wants_dla()
+        missing = why_no_dla() if wants else ""
+        return f"{', '.join(wants)} {'is' if len(wants) == 1 else 'are'} built for the GPU: {missing}" if missing else ""
 
     def device_of(self, path: str) -> Any:
         """DeviceType of the submodule ``path``: its own entry, else that of the nearest module around it, else None."""

@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from . import _trt
-from .check.nested import compare_nested
+from .check.nested import compare_nested, floors_of
 from .check.tf32 import tf32
 from .check.verify import TRIALS, draw
 from .cut import Plan, TooSmall, decide
@@ -21,6 +21,7 @@ from .inputs import fixed_inputs
 from .lower import Registry, registry
 from .lower.check import check
 from .modules import inside
+from .partition_data import WholeData, on_all_ranks
 from .report import CheckRow
 from .roads import opened
 from .run import EdgeModule
@@ -37,7 +38,7 @@ __all__ = ["MIN_OPS", "part_converter", "partition", "plan"]
 MIN_OPS = 3  # fewer are not worth the two boundaries of an engine
 _WHOLE = (TRIALS[0], TRIALS[-1])  # each engine has had all of them already
 
-ConvertOne = Callable[[str, nn.Module, Sequence[Any], Mapping[str, Any]], EdgeModule]
+ConvertOne = Callable[[str, nn.Module, Sequence[Any], Mapping[str, Any], int], EdgeModule]
 
 
 def plan(
@@ -74,24 +75,27 @@ def plan(
         raise ConfigError(f"plan: {file.path} is an ONNX file, which has no submodules that could stay in PyTorch")
     assert isinstance(model, nn.Module)
     args, keywords = fixed_inputs(model, inputs, kwargs)
-    made, _ = _decide(model, args, keywords, registry().extended(converters), min_ops, lambda path, module, args, kwargs: None)
+    made, _ = _decide(model, args, keywords, registry().extended(converters), min_ops, lambda *call: None)
     return made
 
 
 def partition(
     model: nn.Module, args: Sequence[Any], kwargs: Mapping[str, Any], *, convert_one: ConvertOne,
     converters: Mapping[Any, Callable[..., Any]] | None, min_ops: int, verify: bool, tolerance: float | None,
+    data: WholeData | None = None,
 ) -> EdgeModule | PartitionedModule:  # fmt: skip
     """``convert(..., fallback="torch")``: engines for the largest submodules that convert.
 
     Args:
-        convert_one: converts the submodule of a path, called as given.
+        convert_one: converts the submodule of a path, called as given, so many times in a forward.
+        data: what INT8 is calibrated from; the whole is checked on it too.
 
     Returns:
         An ``EdgeModule`` where the whole model converts, else a ``PartitionedModule``.
 
     Raises:
-        ConfigError: ``min_ops`` is no number.
+        CalibrationError: the data failed, does not fit, or never reaches a part.
+        ConfigError: ``min_ops`` is no number, or all that is to be INT8 stays in PyTorch.
         ConversionError: nothing converts.
         VerificationError: the partitioned model's outputs are not the model's.
     """
@@ -104,19 +108,20 @@ def partition(
         return whole
     reports = {path: engine.report for path, engine in engines.items()}
     report = PartitionReport(cut, {path: r for path, r in reports.items() if r is not None})
+    batches = _of_data(data, report)
     report.timings["convert"] = round(time.perf_counter() - start, 3)
     report.tolerance = tolerance if tolerance is not None else max(r.tolerance for r in report.engines.values())
     module = PartitionedModule(model, engines, report)
     if verify:
         start = time.perf_counter()
-        _verify(model, args, kwargs, module, report)
+        _verify(model, args, kwargs, module, report, batches)
         report.timings["check"] = round(time.perf_counter() - start, 3)
     return module
 
 
 def part_converter(
     convert: Callable[..., Any], device_types: Mapping[str, Any], precisions: Mapping[str, str], settings: Mapping[str, Any],
-    whole: Mapping[str, Any],
+    whole: Mapping[str, Any], data: WholeData | None = None,
 ) -> ConvertOne:  # fmt: skip
     """``convert`` for a submodule, with the options of the call around it.
 
@@ -125,18 +130,31 @@ def part_converter(
         precisions: the same for precisions.
         settings: options of ``convert`` for every part.
         whole: those that only make sense for the whole model (names of inputs and outputs).
+        data: of the calibration; a part gets what the whole model calls it with, if anything in it is to be INT8.
     """
 
-    def convert_one(path: str, module: nn.Module, args: Sequence[Any], kwargs: Mapping[str, Any]) -> EdgeModule:
+    def options_of(path: str) -> dict[str, Any]:
         if not path:
-            placed = {"device_types": device_types, "precisions": precisions}
-            return convert(module, args, kwargs, **placed, **settings, **whole)  # type: ignore[no-any-return]
-        devices = inside(device_types, path)
-        options = dict(settings)
-        if not any(device.name == "DLA" for device in (*devices.values(), options["default_device_type"]) if device):
+            return {**settings, **whole, "device_types": device_types, "precisions": precisions}
+        options = {**settings, "device_types": inside(device_types, path), "precisions": inside(precisions, path)}
+        devices = (*options["device_types"].values(), options["default_device_type"])
+        if not any(device.name == "DLA" for device in devices if device):
             options["dla_core"] = None
-        placed = {"device_types": devices, "precisions": inside(precisions, path)}
-        return convert(module, args, kwargs, **placed, **options)  # type: ignore[no-any-return]
+        options["int8"] = options["int8"] and options["precisions"].get("", "int8") == "int8"
+        return options
+
+    def convert_one(path: str, module: nn.Module, args: Sequence[Any], kwargs: Mapping[str, Any], calls: int) -> EdgeModule:
+        options = options_of(path)
+        if data is None:
+            return convert(module, args, kwargs, **options)  # type: ignore[no-any-return]
+        if not path:
+            options["calibration"] = data.calibration
+        elif options["int8"] or options["best"] or "int8" in options["precisions"].values():
+            options["calibration"] = data.of_part(path, module, args, kwargs, calls)
+        else:
+            options["calibrator"] = "pytorch"  # nothing in it is INT8
+        with data.named(path):
+            return on_all_ranks(lambda: convert(module, args, kwargs, **options))  # type: ignore[no-any-return]
 
     return convert_one
 
@@ -158,7 +176,8 @@ def _decide(
         check(graph.ops, converting)
         if path and len(graph.ops) < min_ops:
             raise TooSmall(f"it is {len(graph.ops)} op{'s' * (len(graph.ops) != 1)}, fewer than min_ops={min_ops}")
-        return convert_one(path, module, list(call.args), call.kwargs)
+        calls = max(len(run[path].calls) for run in (seen, fresh or seen))
+        return convert_one(path, module, list(call.args), call.kwargs, calls)
 
     cut, made = decide(seen, attempt, fresh)
     cut.notes += [note] if note else []
@@ -175,16 +194,36 @@ def _fresh(model: nn.Module, args: Sequence[Any], kwargs: Mapping[str, Any]) -> 
         return None, f"note: which shapes hang on the data is not known, for a run on shuffled inputs failed: {error}"
 
 
+def _of_data(data: WholeData | None, report: PartitionReport) -> list[list[torch.Tensor]]:
+    """The batches on which a model with INT8 in it is to be checked; with notes on its data in the report.
+
+    Raises:
+        ConfigError: a calibration is given, but all that is to be INT8 stays in PyTorch.
+    """
+    if data is None:
+        return []
+    used = [part for path, part in data.parts.items() if path in report.engines]
+    if not used:
+        raise ConfigError(
+            "calibration is given, but no engine is to be INT8: what int8=True or precisions={module: 'int8'} name stays in "
+            f"PyTorch. Leave both out, or name modules in the engines.\n{report.plan}"
+        )
+    report.notes += [note for note in (part.note() for part in used) if note]
+    return data.kept if any("int8" in engine.precision for engine in report.engines.values()) else []
+
+
 def _verify(
-    model: nn.Module, args: Sequence[Any], kwargs: Mapping[str, Any], module: PartitionedModule, report: PartitionReport
+    model: nn.Module, args: Sequence[Any], kwargs: Mapping[str, Any], module: PartitionedModule, report: PartitionReport,
+    batches: Sequence[list[torch.Tensor]] = (),
 ) -> None:  # fmt: skip
-    """The whole against the original on fresh inputs; detections row by row."""
+    """The whole against the original; detections row by row. On ``batches``, for INT8 clips what is unlike them, or else on
+    fresh inputs."""
     here = not _trt.why_not_executable()
     report.checked_by = f"{_trt.capabilities().title} on {_trt.gpu_name()}" if here else "the reference executor"
     tensors, structure = flatten_call(args, kwargs)
-    worst: dict[str, CheckRow] = {}
-    for trial in _WHOLE:
-        fresh = draw(tensors, trial)
+    trials = [(f"calibration batch {i}", batch) for i, batch in enumerate(batches)]
+    both: list[tuple[str, Any, Any]] = []
+    for name, fresh in trials or ((str(trial), draw(tensors, trial)) for trial in _WHOLE):
         with unchanged(model), torch.no_grad(), eager_only(), tf32(False), warnings.catch_warnings():
             warnings.simplefilter("ignore", ReferenceWarning)
             warnings.simplefilter("ignore", PartitionWarning)
@@ -194,7 +233,11 @@ def _verify(
                 for run in (module, model)
                 for call in [unflatten(structure, [t.clone() for t in fresh])]
             )
-        for row in compare_nested(given, expected, str(trial), report.tolerance):
+        both.append((name, given, expected))
+    floors = floors_of([expected for _, _, expected in both])
+    worst: dict[str, CheckRow] = {}
+    for name, given, expected in both:
+        for row in compare_nested(given, expected, name, report.tolerance, floors):
             held = worst.setdefault(row.output, row)
             worst[row.output] = max(held, row, key=lambda r: (not r.passed, r.rel_l2))
     report.check = list(worst.values())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -10,13 +11,16 @@ from typing import Any
 import torch
 from torch import nn
 
-from .build.calibration import Calibration, calibrate, weights_hash
+from ._trt import capabilities, trt, why_no_dla
+from .build.calibration import Calibration, Derived, calibrate, graph_hash, weights_hash
+from .check.verify import TRIALS, draw
 from .errors import ConfigError
-from .graph import Graph
+from .graph import Graph, is_quantizer
 from .inputs import device_of
 from .lower import Registry
 from .lower.fold import fold_batch_norms
 from .lower.fold_prepared import fold_prepared
+from .lower.io_dtype import with_io_dtype
 from .lower.precision import in_precision
 from .lower.quantize import every_float, has_quantizers, points_of, with_quantizers
 from .lower.ranges import equalized
@@ -24,7 +28,7 @@ from .modules import check_reached
 from .options import Options
 from .structure import flatten_call
 
-__all__ = ["Call", "Prepared", "calibration_of", "prepare", "typed"]
+__all__ = ["Call", "Prepared", "calibration_of", "check_data", "prepare", "typed"]
 
 SHOWN = 5  # modules that a note names
 
@@ -34,9 +38,11 @@ class Call:
     """The example, and what INT8 is calibrated from.
 
     Attributes:
-        seen: batches of the calibration, kept for the check.
+        seen: batches of the calibration, kept for the check; random ones in its ranges where there is a cache but no data.
+        seen_are: what one of them is.
         ranges: index of a value -> its largest magnitude, of all that were calibrated so far; another network of the same
-            graph takes them from here.
+            graph takes them from here. inf for one that holds infinities.
+        notes: on the calibration, for the report.
     """
 
     model: nn.Module
@@ -44,13 +50,20 @@ class Call:
     kwargs: Mapping[str, Any]
     calibration: Calibration | None = None
     seen: list[list[torch.Tensor]] = field(default_factory=list)
+    seen_are: str = "calibration batch"
     line: Callable[[str], None] | None = None
     ranges: dict[int, float] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
 
     @property
     def tensors(self) -> list[torch.Tensor]:
         """The tensors of the example."""
         return flatten_call(self.args, self.kwargs)[0]
+
+    def note(self, text: str) -> None:
+        """Say it in the report, once."""
+        if text not in self.notes:
+            self.notes.append(text)
 
 
 @dataclass
@@ -84,14 +97,24 @@ def prepare(graph: Graph, options: Options, converting: Registry, call: Call) ->
 
     Raises:
         ConfigError: a precision is for a module in which nothing ran, or INT8 lacks a calibration.
-        InputError: see ``calibrate``.
+        CalibrationError: see ``calibrate``.
     """
-    check_reached(options.precisions, [op.module for op in graph.ops], "precisions")
+    paths = [op.module for op in graph.ops]
+    check_reached(options.precisions, paths, "precisions")
+    check_reached(options.device_types, paths, "device_types")
+    _check_dla(graph, options)
     _check_calibration(graph, options, call)
+    made = _in_precisions(graph, options, converting, call)
+    return made if options.io_dtype is None else replace(made, graph=with_io_dtype(made.graph, options.io_dtype))
+
+
+def _in_precisions(graph: Graph, options: Options, converting: Registry, call: Call) -> Prepared:
     if not any(map(options.uses, ("fp16", "bf16", "int8"))):
         return Prepared(graph)
     if not options.strong:
-        return Prepared(graph, ranges=_ranges(graph, options, call) if call.calibration else {})
+        ours = call.calibration is not None and options.calibrator == "pytorch"
+        ranges = _ranges(graph, options, call) if ours else {}
+        return Prepared(graph, notes=list(call.notes), ranges=ranges)
     return typed(graph, options, converting, call)
 
 
@@ -99,19 +122,20 @@ def typed(graph: Graph, options: Options, converting: Registry, call: Call) -> P
     """``graph`` with the precisions as its dtypes and quantizers, whatever the network is to be.
 
     Raises:
-        InputError: see ``calibrate``.
+        CalibrationError: see ``calibrate``.
     """
     ops, folded = fold_batch_norms(graph, converting, options.device_of, options.float_of)
     ops, prepared = fold_prepared(ops, graph.outputs, converting, options.device_of)  # before casts come between
     folded = [*folded, *prepared]
-    graph = replace(graph, ops=ops)
+    traced, graph = graph, replace(graph, ops=ops)
     if call.calibration:
-        points = points_of(graph, lambda path: options.precision_of(path) == "int8")
-        graph = with_quantizers(graph, points, _calibrated(graph, points.values, call))
+        names = {value.index: name for name, value in every_float(traced).items()}
+        points = points_of(graph, lambda path: options.precision_of(path) == "int8", names)
+        graph = with_quantizers(graph, points, _calibrated(traced, points.values, call, folded=graph))
     if not options.uses("fp16") and not options.uses("bf16"):
-        return Prepared(graph, folded=folded)
-    lowering = in_precision(graph, options.float_of, _largest(graph, call.tensors) if options.uses("fp16") else {})
-    return Prepared(lowering.graph, lowering.names, _notes(lowering.kept), folded)
+        return Prepared(graph, notes=list(call.notes), folded=folded)
+    lowering = in_precision(graph, options.float_of, _largest(traced, call.tensors) if options.uses("fp16") else {})
+    return Prepared(lowering.graph, lowering.names, [*call.notes, *_notes(lowering.kept)], folded)
 
 
 def _check_calibration(graph: Graph, options: Options, call: Call) -> None:
@@ -120,7 +144,38 @@ def _check_calibration(graph: Graph, options: Options, call: Call) -> None:
         raise ConfigError("calibration is given, but nothing is to be INT8: add int8=True, or precisions={module: 'int8'}")
     if call.calibration and own:
         raise ConfigError("calibration is given, but the model quantizes by itself, with scales of its own: leave it out")
-    if options.uses("int8") and not call.calibration and not own:
+    check_data(options, call, own)
+
+
+def _check_dla(graph: Graph, options: Options) -> None:
+    """Refuse on the DLA what none takes: float32, and before TensorRT 11.4.1 quantize layers."""
+    on_dla = [op for op in graph.ops if (options.device_of(op.module) or options.default_device_type) == trt.DeviceType.DLA]
+    wide = [
+        op.module or "the model itself" for op in on_dla
+        if options.precision_of(op.module) == "fp32" and any(v is not None and v.dtype == torch.float32 for v in op.outputs)
+    ]  # fmt: skip
+    if wide:
+        first = ", ".join(list(dict.fromkeys(wide))[:SHOWN])
+        raise ConfigError(
+            f"the DLA computes in fp16 and int8 only, but these modules are in fp32: {first}. Add fp16=True, or int8=True "
+            "with a calibration, or precisions= for them"
+        )
+    if not capabilities().dla_explicit and not why_no_dla() and any(is_quantizer(op.target) for op in on_dla):
+        raise ConfigError(
+            f"the model quantizes by itself, which becomes quantize layers, and {capabilities().title} has none for the DLA "
+            "(11.4.1 has): convert the float model with int8=True and a calibration"
+        )
+
+
+def check_data(options: Options, call: Call, quantizes: bool) -> None:
+    """Refuse INT8 without ranges, of a model that ``quantizes`` by itself or does not.
+
+    Raises:
+        ConfigError
+    """
+    if options.calibrator == "tensorrt" and not call.calibration:
+        raise ConfigError("calibrator='tensorrt' is given, but no data for it: int8=True, calibration=loader")
+    if options.uses("int8") and not call.calibration and not quantizes:
         raise ConfigError(
             "int8 needs the range of every tensor: calibration=loader (a DataLoader, a Dataset, batches, or a folder of "
             "images), or a model with fake quantization in it (after quantization-aware training)"
@@ -131,31 +186,70 @@ def _check_calibration(graph: Graph, options: Options, call: Call) -> None:
 
 
 def _ranges(graph: Graph, options: Options, call: Call) -> dict[int, float]:
-    """The range of every float value."""
+    """The range of every float value but of those that hold infinities: TensorRT computes what reads them in floats."""
     points = every_float(graph)
-    largest = _calibrated(graph, points, call)
-    ranges = {value.index: largest[name] for name, value in points.items()}
+    largest = _calibrated(graph, points, call, infinite=True)
+    ranges = {value.index: largest[name] for name, value in points.items() if largest[name] < math.inf}
+    open_ = [name for name in points if largest[name] == math.inf]
+    if open_:
+        more = f" and {len(open_) - SHOWN} more" if len(open_) > SHOWN else ""
+        call.note(f"note: not INT8, for they hold infinities in the calibration: {', '.join(open_[:SHOWN])}{more}")
     return equalized(graph, ranges) if options.wants_dla() else ranges
 
 
-def _calibrated(graph: Graph, points: Mapping[str, Any], call: Call) -> dict[str, float]:
-    """The largest magnitude of each point; only those are calibrated that were not before."""
+def _calibrated(
+    traced: Graph, points: Mapping[str, Any], call: Call, *, folded: Graph | None = None, infinite: bool = False
+) -> dict[str, float]:
+    """The largest magnitude of each point; only those are calibrated that were not before.
+
+    Args:
+        folded: replayed in the place of ``traced`` where a point is in it alone. Else ``traced`` is, which gives any network
+            the same numbers, and is where the model is: what is folded lies on the CPU.
+        infinite: of ``calibrate``.
+    """
     from . import __version__
 
     assert call.calibration is not None
-    new = {name: value for name, value in points.items() if value.index not in call.ranges}
+    known = {index: largest for index, largest in call.ranges.items() if infinite or largest < math.inf}
+    new = {name: value for name, value in points.items() if value.index not in known}
     if new:
-        device = device_of(call.model) or torch.device("cpu")
-        # a cache is of all points of a conversion; those that another choice of precisions adds are not in it
-        calibration = replace(call.calibration, cache=None) if call.ranges else call.calibration
+        # a part of a model may have no parameters that say where it is
+        device = next((t.device for t in call.tensors), device_of(call.model))
+        floats, cached = every_float(traced), call.calibration.cache is not None
+        graph = traced if folded is None or new.keys() <= floats.keys() else folded
         found = calibrate(
-            graph, new, calibration, args=call.args, kwargs=call.kwargs, device=device,
-            model_hash=weights_hash(call.model) if calibration.cache else "", version=__version__,
+            graph, new, call.calibration, args=call.args, kwargs=call.kwargs, device=device, infinite=infinite,
+            model_hash=weights_hash(_origin(call.model, call.calibration)) if cached else "", version=__version__,
+            graph_hash=graph_hash(name for name, value in floats.items() if value not in traced.inputs) if cached else "",
             parameters=list(inspect.signature(call.model.forward).parameters), keep=None if call.seen else call.seen,
-            line=call.line,
+            line=call.line, notes=call.notes,
         )  # fmt: skip
         call.ranges.update({value.index: found[name] for name, value in new.items()})
+        if call.calibration.data is None:
+            call.seen_are, call.seen = "random batch in the ranges", call.seen or _in_ranges(traced, call)
+            call.note(
+                f"note: the INT8 ranges are those of {call.calibration.cache}; without calibration data the check is on "
+                "random inputs as large as those"
+            )
     return {name: call.ranges[value.index] for name, value in points.items()}
+
+
+def _in_ranges(graph: Graph, call: Call) -> list[list[torch.Tensor]]:
+    """Random inputs, as large as those of the calibration where that is known: INT8 clips what is larger."""
+
+    def fitted(tensor: torch.Tensor, index: int) -> torch.Tensor:
+        largest = call.ranges.get(index, math.inf)
+        if not tensor.is_floating_point() or largest == math.inf:
+            return tensor
+        return tensor * (largest / tensor.abs().amax().clamp(min=1e-30))
+
+    batches = [draw(call.tensors, trial) for trial in TRIALS]
+    return [[fitted(t, v.index) for t, v in zip(batch, graph.inputs)] for batch in batches]
+
+
+def _origin(model: nn.Module, calibration: Calibration) -> nn.Module:
+    """The model whose weights the ranges hang on: those of a part, on all that runs before it."""
+    return calibration.data.origin if isinstance(calibration.data, Derived) else model
 
 
 # ---- half ---------------------------------------------------------------------------------------------------------------

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -11,6 +12,7 @@ import torch
 from torch import nn
 
 from .build import BuildSession
+from .build.calibration import calibrator
 from .check.onnx_model import OnnxModel
 from .errors import ConfigError, ConversionError, InputError, TraceError, UnsupportedOpError
 from .graph import Graph
@@ -18,7 +20,7 @@ from .lower import Lowered, OnnxFile, Registry, lower, lower_by_onnx
 from .lower.check import check
 from .lower.quantize import has_quantizers
 from .options import Options
-from .prepare import Call, prepare
+from .prepare import Call, check_data, prepare
 from .run import EdgeModule
 from .structure import flatten_call
 from .trace import names_of, unchanged
@@ -117,7 +119,7 @@ def network(
     if file is not None:
         _check_parsed(options, call, f"{file.path} is an ONNX file")
         made, lowered, note = file.lower(args, kwargs, session.network, device_of=options.device_of, **names)
-        return Road(made, lowered, session, [note])
+        return Road(made, lowered, session, [note, *_calibrator(made, lowered, session, call)])
     assert graph is not None
     try:
         check(graph.ops, converting)
@@ -128,7 +130,8 @@ def network(
         )  # fmt: skip
         lowered.folded = [*prepared.folded, *lowered.folded]
         session.quantize(lowered.network, lowered.tensor_names, prepared.ranges, has_quantizers(prepared.graph))
-        return Road(graph, lowered, session, prepared.notes, prepared.graph)
+        notes = [*prepared.notes, *_calibrator(prepared.graph, lowered, session, call)]
+        return Road(graph, lowered, session, notes, prepared.graph)
     except (UnsupportedOpError, ConversionError) as refused:
         if options.fallback != "onnx":
             raise
@@ -140,7 +143,22 @@ def network(
             model, flatten_call(args, kwargs)[0], graph, session.network, reason, exporter=options.onnx_exporter,
             opset=options.onnx_opset, device_of=options.device_of, **names,
         )  # fmt: skip
-    return Road(graph, lowered, session, [note])
+    return Road(graph, lowered, session, [note, *_calibrator(graph, lowered, session, call)])
+
+
+def _calibrator(graph: Graph, lowered: Lowered, session: BuildSession, call: Call) -> list[str]:
+    """Give TensorRT a calibrator where one is asked for; what to say of it in the report."""
+    if session.options.calibrator != "tensorrt" or call.calibration is None:
+        return []
+    made = calibrator(
+        graph, lowered.input_names, call.calibration, args=call.args, kwargs=call.kwargs,
+        parameters=list(inspect.signature(call.model.forward).parameters), line=call.line,
+        keep=None if call.seen else call.seen,
+    )  # fmt: skip
+    session.calibrate_with(made)
+    kept = call.calibration.cache
+    held = f"; its cache {kept} does not say of which weights it is" if kept is not None and os.path.exists(kept) else ""
+    return [f"note: TensorRT's own calibrator ({call.calibration.algorithm}) finds the ranges of INT8{held}"]
 
 
 def _check_parsed(options: Options, call: Call, road: str) -> None:
@@ -150,8 +168,14 @@ def _check_parsed(options: Options, call: Call, road: str) -> None:
         ConfigError: with ``road``, what led to the parser.
     """
     options.check_parsed(road)
-    if call.calibration or options.uses("int8"):
-        raise ConfigError(f"{road}: INT8 by way of ONNX is not there yet. Leave int8 and calibration out, or fp16=True")
+    if call.calibration and not options.uses("int8"):
+        raise ConfigError(f"{road}: calibration is given, but nothing is to be INT8: add int8=True")
+    check_data(options, call, False)
+    if options.uses("int8") and options.calibrator != "tensorrt":
+        raise ConfigError(
+            f"{road}: the ranges of a network that TensorRT's parser made are found by TensorRT's own calibrators: add "
+            "calibrator='tensorrt'"
+        )
 
 
 def configure(road: Road, precision: str) -> str:

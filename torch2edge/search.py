@@ -269,11 +269,9 @@ class _Tries:
         if best.module is None or not self.goal.holds(best.score):
             raise VerificationError(self._missed(best, chosen, builds), report)
         assert report is not None
-        cached = self.calibration is not None and self.calibration.cache is not None and best.count > 0
-        other = "Other tensors are INT8 then: it needs a calibration cache of its own. " if cached else ""
         report.notes.append(
             f"note: {self.goal.told(best.score)} after {builds}, with {best.count} of {len(self.steps)} steps back to higher "
-            f"precisions. {other}The next time at once with precisions={chosen!r}"
+            f"precisions. The next time at once with precisions={chosen!r}"
         )
         best.module.metadata["report"] = report.to_dict()
         return best.module

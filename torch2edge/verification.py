@@ -37,8 +37,7 @@ def by_reference(session: BuildSession, lowered: Lowered) -> Callable[[Sequence[
     def run(tensors: Sequence[torch.Tensor]) -> list[torch.Tensor]:
         if not executor:
             executor.append(ReferenceExecutor(session.network, trt))
-        feed = {n: t.cpu().to(_trt.carried(t.dtype)) for n, t in zip(lowered.input_names, tensors) if n}
-        given = executor[0].run(feed)
+        given = executor[0].run(executor[0].feed(lowered.input_names, tensors))
         # copies: an identity layer's output is its input's memory, which is the user's
         return [given[n].to(d, copy=True) for n, d in zip(lowered.output_names, lowered.output_dtypes)]
 
@@ -67,6 +66,19 @@ def original_of(
         return result
 
     return run, examples
+
+
+def _in_the_models_dtypes(
+    module: EdgeModule, run: Callable[[Sequence[torch.Tensor]], list[torch.Tensor]], graph: Graph
+) -> Callable[[list[torch.Tensor]], list[torch.Tensor]]:  # fmt: skip
+    """``run``, which takes and gives the engine's dtypes, for tensors of the model's; outputs of a wrong dtype stay wrong."""
+    taken, given = module.input_dtypes, module.output_dtypes
+
+    def in_dtypes(tensors: list[torch.Tensor]) -> list[torch.Tensor]:
+        results = run([t.to(dtype) for t, dtype in zip(tensors, taken)])
+        return [r.to(v.dtype) if r.dtype == told else r for r, told, v in zip(results, given, graph.outputs, strict=True)]
+
+    return in_dtypes
 
 
 def _told(original: Callable[[list[torch.Tensor]], list[torch.Tensor]]) -> Callable[[list[torch.Tensor]], list[torch.Tensor]]:
@@ -100,11 +112,12 @@ def verify_size_one(
 
 def verify_module(
     model: nn.Module, args: list[Any], kwargs: dict[str, Any], module: EdgeModule, graph: Graph, lowered: Lowered,
-    session: BuildSession, report: Report, batches: Sequence[list[torch.Tensor]] = (),
+    session: BuildSession, report: Report, batches: Sequence[list[torch.Tensor]] = (), called: str = "",
 ) -> None:  # fmt: skip
     """Fill the report's check, by executing the engine or by the reference executor.
 
-    ``batches`` are inputs to check on in the place of random ones.
+    The engine takes the same floats in its ``io_dtype``, if it has one. ``batches`` are inputs to check on in the place of
+    random ones, and ``called`` what each of them is.
 
     Raises:
         VerificationError: an output is not the model's; with the module that drifts first.
@@ -113,10 +126,11 @@ def verify_module(
     unguarded, examples = original_of(model, args, kwargs, graph, report)
     original = _told(unguarded)
     here = not _trt.why_not_executable()
-    run = module._run if here else by_reference(session, lowered)
+    computed: Callable[[Any], list[torch.Tensor]] = module._run if here else by_reference(session, lowered)
+    run = _in_the_models_dtypes(module, computed, graph)
     report.checked_by = f"{capabilities().title} on {_trt.gpu_name()}" if here else "the reference executor"
     if batches:
-        report.check, inputs = verify_batches(run, original, batches, graph.output_names, report.tolerance)
+        report.check, inputs = verify_batches(run, original, batches, graph.output_names, report.tolerance, called)
     else:
         sizes = sizes_to_check(graph, examples)
         report.check, trial = verify_sizes(run, original, examples, graph.output_names, report.tolerance, sizes)
@@ -144,8 +158,9 @@ def verify_module(
                 graph, executor, lowered.input_names, lowered.tensor_names, inputs, original(inputs), report.tolerance
             )  # fmt: skip
         else:
-            feed = dict(zip(lowered.input_names, inputs))
-            where = parsed_drift(executor, feed, lowered.output_names, original(inputs), report.tolerance)
+            where = parsed_drift(
+                executor, lowered.input_names, inputs, lowered.output_names, original(inputs), report.tolerance
+            )  # fmt: skip
     except (UnsupportedLayerError, ReferenceExecutionError) as error:
         where = f"which module drifts first cannot be told, for the reference executor failed: {error}"
     raise VerificationError(

@@ -157,3 +157,13 @@ def test_few_bins_in_use_are_taken_whole():
     counts[:100] = 5
     assert entropy(counts, 0.5) == mse(counts, 0.5) == 50
     assert percentile(counts, 0.5, 100.0) == 50
+
+
+def test_entropy_of_few_elements_clips_nothing() -> None:
+    """A divergence between histograms with less than an element per bin says nothing."""
+    few, enough = (Histogram(["x"], torch.device("cpu")) for _ in range(2))
+    x = torch.distributions.StudentT(3.0).sample((40000,))
+    few.observe(x[:5000])
+    enough.observe(x)
+    assert amax_of(few, "entropy", 99.99) == float(x[:5000].abs().max())
+    assert amax_of(enough, "entropy", 99.99) < 0.9 * float(x.abs().max())

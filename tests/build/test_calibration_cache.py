@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 import struct
+from typing import Any
 
 import pytest
 import torch
@@ -17,8 +19,8 @@ from torch2edge.errors import ConfigError
 AMAX = {"conv1/input": 2.625, "layer1.0.conv1/input": 0.1 + 0.2, "größe/output": 3e-7}
 
 
-def cache(path, model: str = "a" * 64, **settings) -> Cache:
-    return Cache(path, Calibration([0], cache=path, **settings), model, "0.1")
+def cache(path, model: str = "a" * 64, graph: str = "c" * 64, data: Any = (0,), **settings) -> Cache:
+    return Cache(path, Calibration(data, cache=path, **settings), model, "0.1", graph)
 
 
 def test_what_was_written_is_read_to_the_last_digit(tmp_path):
@@ -28,8 +30,8 @@ def test_what_was_written_is_read_to_the_last_digit(tmp_path):
     assert list(cache(path).read(reversed(AMAX))) == list(reversed(AMAX))
     held = json.loads(path.read_text())
     assert held == {
-        "format": 1, "algorithm": "entropy", "percentile": None, "samples": 512, "batches": 64, "model": "a" * 64,
-        "torch2edge": "0.1", "amax": AMAX,
+        "format": 2, "algorithm": "entropy", "percentile": None, "samples": 512, "batches": 64, "model": "a" * 64,
+        "graph": "c" * 64, "torch2edge": "0.1", "amax": AMAX,
     }  # fmt: skip
     assert len(path.read_text().splitlines()) > len(AMAX)
     assert [p.name for p in tmp_path.iterdir()] == ["calib.json"]
@@ -37,62 +39,139 @@ def test_what_was_written_is_read_to_the_last_digit(tmp_path):
 
 def test_no_file_is_no_cache(tmp_path):
     assert cache(tmp_path / "none.json").read(AMAX) is None
+    for force in (False, True):
+        with pytest.raises(ConfigError, match=r"there is no calibration cache .*none\.json, and no data to calibrate from"):
+            cache(tmp_path / "none.json", data=None, force=force).read(AMAX)
 
 
 @pytest.mark.parametrize(("changed", "told"), [
     ({"model": "b" * 64}, "hash bbbbbbbbbbbb"),
+    ({"graph": "b" * 64}, "ran other ops (hash bbbbbbbbbbbb, these cccccccccccc)"),
     ({"algorithm": "minmax"}, "algorithm is 'minmax', not 'entropy'"),
     ({"percentile": 99.0}, "percentile is 99.0, not None"),
-    ({"amax": {**AMAX, "fc/input": 1.0}}, "it also has fc/input"),
 ])  # fmt: skip
-def test_another_conversions_is_refused_and_taken_by_force(tmp_path, changed, told):
+@pytest.mark.parametrize("data", [None, (0,)])
+def test_another_conversions_is_refused_and_taken_by_force(tmp_path, changed, told, data):
     path = tmp_path / "calib.json"
     cache(path).write(AMAX, 512, 64)
     path.write_text(json.dumps(json.loads(path.read_text()) | changed))
     with pytest.raises(ConfigError, match=re.escape(told)) as caught:
-        cache(path).read(AMAX)
+        cache(path, data=data).read(AMAX)
     assert "Delete it" in str(caught.value)
     assert "force=True" in str(caught.value)
-    assert cache(path, force=True).read(AMAX) == AMAX
-
-
-def test_a_point_that_the_cache_lacks_cannot_be_forced(tmp_path):
-    path = tmp_path / "calib.json"
-    cache(path).write(AMAX, 512, 64)
-    for force in (False, True):
-        with pytest.raises(ConfigError, match="it lacks new/input") as caught:
-            cache(path, force=force).read([*AMAX, "new/input"])
+    assert cache(path, force=True, data=data).read(AMAX) == AMAX
+    for force in (False, True):  # what it lacks would be of another model, or found in another way
+        with pytest.raises(ConfigError, match=f"{re.escape(told)}.*; it lacks new") as caught:
+            cache(path, force=force, data=data).read([*AMAX, "new"])
         assert "force=True" not in str(caught.value)
 
 
-def test_percentiles_are_compared_where_they_count(tmp_path):
+def test_more_than_is_asked_for_is_no_matter(tmp_path):
     path = tmp_path / "calib.json"
+    cache(path).write(AMAX | {"fc": 1.0}, 512, 64)
+    before = path.read_text()
+    assert cache(path).read(AMAX) == AMAX
+    assert cache(path, data=None).read(["fc"]) == {"fc": 1.0}
+    assert path.read_text() == before
+
+
+def test_what_a_cache_lacks_is_added(tmp_path):
+    path = tmp_path / "calib.json"
+    cache(path).write(AMAX, 512, 64)
+    assert cache(path).read(["new", *AMAX]) == AMAX
+    cache(path).write({"new": 0.7}, 96, 80)
+    held = json.loads(path.read_text())
+    assert (held["samples"], held["batches"], held["amax"]) == (96, 64, AMAX | {"new": 0.7})  # of each at least so many
+    assert cache(path).read(["new"]) == {"new": 0.7}
+
+
+def test_without_data_nothing_may_be_lacking(tmp_path):
+    path = tmp_path / "calib.json"
+    cache(path).write(AMAX, 512, 64)
+    assert cache(path, data=None).read(AMAX) == AMAX
+    new = [f"new{i}" for i in range(7)]
+    for force in (False, True):
+        with pytest.raises(ConfigError, match=r"lacks 7 of the 10 .* new0, new1, new2, new3, new4 and 2 more") as caught:
+            cache(path, data=None, force=force).read([*AMAX, *new])
+        assert "Calibration(data, cache=...)" in str(caught.value)
+
+
+@pytest.mark.parametrize(("theirs", "ours"), [
+    (("", "c"), ("a", "c")), (("a", "c"), ("", "c")), (("", ""), ("", "")), (("a", ""), ("a", "c")), (("a", "c"), ("a", "")),
+])  # fmt: skip
+def test_only_what_is_known_to_be_of_the_model_is_extended(tmp_path, theirs, ours):
+    path = tmp_path / "calib.json"
+    cache(path, *theirs).write(AMAX, 512, 64)
+    assert cache(path, *ours).read(AMAX) == AMAX
+    for force in (False, True):
+        with pytest.raises(ConfigError, match=r"lacks 1 of the 4 tensors .*new; .*nothing says that it is of this model"):
+            cache(path, *ours, force=force).read([*AMAX, "new"])
+
+
+def test_infinities_are_null(tmp_path):
+    path = tmp_path / "calib.json"
+    cache(path).write(AMAX | {"masked": math.inf}, 512, 64)
+    assert json.loads(path.read_text(), parse_constant=pytest.fail)["amax"] == AMAX | {"masked": None}
+    assert cache(path, data=None).read(["masked", *AMAX]) == AMAX | {"masked": math.inf}
+    cache(path).write({"new": 2.0}, 512, 64)
+    assert cache(path).read(["new", "masked"]) == {"new": 2.0, "masked": math.inf}
+
+
+def test_percentiles_are_compared_where_they_count(tmp_path):
+    path, other = tmp_path / "calib.json", tmp_path / "other.json"
     cache(path, algorithm="percentile", percentile=99.9).write(AMAX, 512, 64)
     assert cache(path, algorithm="percentile", percentile=99.9).read(AMAX) == AMAX
     with pytest.raises(ConfigError, match=re.escape("percentile is 99.9, not 99.99")):
         cache(path, algorithm="percentile").read(AMAX)
-    cache(path, percentile=99.9).write(AMAX, 512, 64)
-    assert cache(path).read(AMAX) == AMAX
+    cache(other, percentile=99.9).write(AMAX, 512, 64)
+    assert cache(other).read(AMAX) == AMAX
+
+
+def test_a_file_that_another_conversion_wrote_meanwhile_stays(tmp_path):
+    path = tmp_path / "calib.json"
+    assert cache(path).read(AMAX) is None
+    cache(path, "b" * 64).write(AMAX, 512, 64)
+    before = path.read_text()
+    with pytest.raises(ConfigError, match=r"is of another conversion meanwhile: .*hash bbbbbbbbbbbb"):
+        cache(path).write(AMAX, 512, 64)
+    assert path.read_text() == before
 
 
 def test_a_model_without_a_hash_is_not_compared(tmp_path):
     path = tmp_path / "calib.json"
     cache(path).write(AMAX, 1, 1)
     assert cache(path, model="").read(AMAX) == AMAX
+    assert cache(path, graph="").read(AMAX) == AMAX
+
+
+WHOLE = {
+    "format": 2, "algorithm": "entropy", "percentile": None, "samples": 1, "batches": 1, "model": "", "graph": "",
+    "amax": {"a": 1.0},
+}  # fmt: skip
 
 
 @pytest.mark.parametrize("text", [
-    "", "{", "[]", "7", '{"format": 2, "amax": {}}', '{"format": 1, "amax": {"a": 1}}',
-    '{"format": 1, "algorithm": "entropy", "percentile": null, "model": "", "amax": {"a": 0}}',
-    '{"format": 1, "algorithm": "entropy", "percentile": null, "model": "", "amax": {"a": "1"}}',
-    '{"format": 1, "algorithm": "entropy", "percentile": null, "model": "", "amax": {"a": NaN}}',
-    '{"format": 1, "algorithm": "entropy", "percentile": null, "model": "", "amax": [1]}',
+    "", "{", "[]", "7", '{"format": 2, "amax": {}}', json.dumps(WHOLE | {"format": 3}),
+    *(json.dumps({k: v for k, v in WHOLE.items() if k != key}) for key in WHOLE),
+    *(json.dumps(WHOLE | {"amax": amax}) for amax in ({"a": 0}, {"a": "1"}, {"a": math.nan}, {"a": math.inf}, [1])),
+    *(json.dumps(WHOLE | {key: value}) for key, value in (("samples", None), ("batches", 1.5), ("model", None), ("graph", 7))),
 ])  # fmt: skip
 def test_a_damaged_file_is_refused(tmp_path, text):
     path = tmp_path / "calib.json"
+    path.write_text(json.dumps(WHOLE))
+    assert cache(path).read(["a"]) == {"a": 1.0}
     path.write_text(text)
-    with pytest.raises(ConfigError, match="no calibration cache of format 1, or damaged"):
+    with pytest.raises(ConfigError, match="no calibration cache of format 2, or damaged"):
         cache(path).read(["a"])
+
+
+def test_a_file_of_the_first_format_is_refused(tmp_path):
+    path = tmp_path / "calib.json"
+    old = {"format": 1, "algorithm": "entropy", "percentile": None, "samples": 1, "batches": 1, "model": "a" * 64}
+    path.write_text(json.dumps(old | {"torch2edge": "0.1", "amax": {"conv/convolution/input": 1.0}}))
+    for force in (False, True):
+        with pytest.raises(ConfigError, match=r"of format 1, from an earlier torch2edge.*delete it to calibrate anew"):
+            cache(path, force=force).read(["conv/convolution/input"])
 
 
 def test_files_that_cannot_be_read_or_written(tmp_path):

@@ -3,34 +3,25 @@
 from __future__ import annotations
 
 import json
-import os
-import socket
-import subprocess
-import sys
 import textwrap
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from support import ranks
 from support.calibrations import Traced, net
 from torch.utils.data import TensorDataset
 
 from torch2edge.build.calibration.distributed import Ranks
 
-ROOT = Path(__file__).parent.parent.parent
 pytestmark = pytest.mark.skipif(not torch.distributed.is_available(), reason="torch without torch.distributed")
 
 START = """
-import json, os, sys, torch
-import torch.distributed as dist
 from torch.utils.data import DataLoader, DistributedSampler, TensorDataset
 from support.calibrations import Traced, net
-dist.init_process_group("gloo")
-rank, world, folder = dist.get_rank(), dist.get_world_size(), sys.argv[1]
 traced = Traced(net(), [torch.randn(4, 3, 8, 8)])
 images = torch.load(f"{folder}/images.pt", weights_only=True)
-result = {}
 def attempt(name, data, algorithm="minmax", **settings):
     told = []
     try:
@@ -39,35 +30,11 @@ def attempt(name, data, algorithm="minmax", **settings):
         result[name] = f"{type(error).__name__}: {error}"
     result[name + " told"] = told
 """
-END = """
-with open(f"{folder}/result{rank}.json", "w") as file:
-    json.dump(result, file)
-dist.barrier()
-os._exit(0)  # torch 2.4 may wait for ever in destroy_process_group()
-"""
 
 
-def run(code: str, folder: Path, world: int = 2) -> list[dict[str, Any]]:
-    """What each rank put into ``result``."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    script = START + textwrap.dedent(code) + END
-    processes = []
-    for rank in range(world):
-        env = os.environ | {
-            "RANK": str(rank), "WORLD_SIZE": str(world), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port),
-            "PYTHONPATH": f"{ROOT}{os.pathsep}{ROOT / 'tests'}", "OMP_NUM_THREADS": "1",
-        }  # fmt: skip
-        command = [sys.executable, "-c", script, str(folder)]
-        processes.append(subprocess.Popen(command, env=env, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT))
-    try:
-        printed = [process.communicate(timeout=120)[0] for process in processes]
-    finally:
-        for process in processes:
-            process.kill()
-    assert [p.returncode for p in processes] == [0] * world, "\n".join(printed)
-    return [json.loads((folder / f"result{rank}.json").read_text()) for rank in range(world)]
+def run(code: str, folder: Path) -> list[dict[str, Any]]:
+    """What each of two ranks put into ``result``."""
+    return ranks.run(START + textwrap.dedent(code), folder)
 
 
 @pytest.fixture
@@ -120,10 +87,10 @@ def test_an_error_on_one_rank_stops_all(images, tmp_path):
     attempt("after", TensorDataset(images))
     """
     first, second = run(code, tmp_path)
-    assert "InputError: calibration: batch 1: args[0] holds NaN" in second["nan"]  # its second: batch 3 of all
-    assert first["nan"].startswith("Torch2EdgeError: the calibration failed on rank 1 of 2: InputError")
+    assert "CalibrationError: calibration: batch 1: args[0] holds NaN" in second["nan"]  # its second: batch 3 of all
+    assert first["nan"].startswith("CalibrationError: the calibration failed on rank 1 of 2: CalibrationError")
     assert "failed at batch 1: OSError: disk gone" in first["loader"]
-    assert second["loader"].startswith("Torch2EdgeError: the calibration failed on rank 0 of 2: InputError")
+    assert second["loader"].startswith("CalibrationError: the calibration failed on rank 0 of 2: CalibrationError")
     for name, told in (("cache", "cannot be written"), ("damaged", "or damaged")):
         assert first[name].startswith("ConfigError")
         assert told in first[name]
@@ -132,6 +99,59 @@ def test_an_error_on_one_rank_stops_all(images, tmp_path):
     assert first["short"] == second["short"]
     assert "no batch is as large as the example's" in first["short"]
     assert first["after"] == second["after"] == Traced(net(), [torch.randn(4, 3, 8, 8)]).calibrate(TensorDataset(images))
+
+
+def test_two_processes_extend_a_cache(images, tmp_path):
+    code = """
+    every, hashes = traced.points, {"model_hash": "a" * 64, "graph_hash": "b" * 64}
+    def again(name, points, data, path="calib.json", **more):
+        notes = []
+        traced.points = points
+        try:
+            result[name] = traced.calibrate(data, cache=f"{folder}/{path}", more={**hashes, **more, "notes": notes})
+        except Exception as error:
+            result[name] = f"{type(error).__name__}: {error}"
+        result[name + " notes"] = notes
+    some = dict(list(every.items())[::2])
+    again("some", some, TensorDataset(images))
+    again("lacking", every, None)
+    again("all", every, TensorDataset(images))
+    again("whole", every, None)
+    again("other", dict(list(every.items())[::-1]), None, model_hash="c" * 64)
+    again("none", every, None, path="none.json")
+    again("one has no data", every, TensorDataset(images) if rank == 0 else None, path="late.json")
+    """
+    first, second = run(code, tmp_path)
+    expected = Traced(net(), [torch.randn(4, 3, 8, 8)]).calibrate(TensorDataset(images))
+    for result in (first, second):
+        assert result["all"] == result["whole"] == expected
+        assert result["some"] == {name: expected[name] for name in list(expected)[::2]}
+        assert result["some notes"] == result["whole notes"] == []
+        assert "lacked 4 of 8 tensors; they were calibrated and added" in result["all notes"][0]
+        assert "lacks 4 of the 8 tensors" in result["lacking"]
+        assert "weights have the hash aaaaaaaaaaaa" in result["other"]
+        assert "no data to calibrate from" in result["none"]
+        assert "there is no data, only a cache" in result["one has no data"]
+    assert json.loads((tmp_path / "calib.json").read_text())["amax"] == expected
+
+
+def test_infinities_of_one_rank_are_those_of_all(images, tmp_path):
+    code = """
+    if rank == 1:
+        images[:, 0, 0, 0] = float("inf")
+    batches = images.split(4)[rank::world]
+    for algorithm in ("minmax", "entropy"):
+        traced.points = dict(list(traced.points.items())[:1])
+        traced.calibrate(batches, algorithm, cache=f"{folder}/{algorithm}.json", more={"infinite": True})
+        with open(f"{folder}/{algorithm}.json") as file:
+            result[algorithm] = json.load(file)["amax"]
+        attempt("not allowed " + algorithm, batches, algorithm)
+    """
+    first, second = run(code, tmp_path)
+    for algorithm in ("minmax", "entropy"):
+        assert first[algorithm] == second[algorithm] == {"input0": None}
+        assert "makes an infinity in input0" in first[f"not allowed {algorithm}"]
+        assert "makes an infinity in input0" in second[f"not allowed {algorithm}"]
 
 
 def test_a_rank_without_data_of_its_own(images, tmp_path):

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import time
 import warnings
+from collections.abc import Iterator
+from typing import Any
 
 import pytest
 import torch
@@ -12,7 +14,7 @@ from support.calibrations import CPU, Net, Tokens, Traced, net
 from support.gpu import needs_gpu
 from torch import nn
 
-from torch2edge.build.calibration import Calibration, CalibrationWarning, calibrate, weights_hash
+from torch2edge.build.calibration import Calibration, CalibrationWarning, calibrate, graph_hash, weights_hash
 from torch2edge.build.calibration.algorithms import amax_of
 from torch2edge.build.calibration.observers import Histogram
 from torch2edge.build.calibration.progress import Progress
@@ -173,22 +175,87 @@ def test_what_the_model_cannot_run_on_is_said():
 def test_the_cache_takes_the_place_of_the_data(tmp_path):
     model, path = net(), tmp_path / "calib.json"
     traced = Traced(model, [torch.randn(IMAGE)])
-    more = {"model_hash": weights_hash(model), "version": "1.2"}
+    more = {**hashes(model), "version": "1.2"}
     amax = traced.calibrate(batches(), "entropy", cache=path, more=more)
     held = json.loads(path.read_text())
     assert (held["samples"], held["batches"], held["torch2edge"], held["amax"]) == (40, 10, "1.2", amax)
-
-    def never():
-        raise AssertionError("the data was looked at")
-        yield
-
     assert traced.calibrate(never(), "entropy", cache=path, more=more) == amax
     with pytest.raises(ConfigError, match="algorithm is 'entropy', not 'minmax'"):
         traced.calibrate(never(), "minmax", cache=path, more=more)
+    with pytest.raises(ConfigError, match="ran other ops"):
+        traced.calibrate(never(), "entropy", cache=path, more={**more, "graph_hash": graph_hash(["first/relu"])})
     model.first.weight.data *= 2
     with pytest.raises(ConfigError, match="weights have the hash"):
         traced.calibrate(never(), "entropy", cache=path, more={"model_hash": weights_hash(model)})
     assert traced.calibrate(never(), "entropy", cache=path, force=True, more={"model_hash": weights_hash(model)}) == amax
+
+
+def hashes(model: nn.Module) -> dict[str, Any]:
+    return {"model_hash": weights_hash(model), "graph_hash": graph_hash(["op"])}
+
+
+def never() -> Iterator[Any]:
+    raise AssertionError("the data was looked at")
+    yield
+
+
+@pytest.mark.parametrize("algorithm", ["minmax", "entropy"])
+def test_what_the_cache_lacks_is_calibrated_and_added(tmp_path, algorithm):
+    model, path, data = net(), tmp_path / "calib.json", batches()
+    traced, notes = Traced(model, [torch.randn(IMAGE)]), list[str]()
+    more = {**hashes(model), "notes": notes}
+    every, whole = traced.points, traced.calibrate(data, algorithm)
+    traced.points = {name: every[name] for name in list(every)[2::2]}
+    first = traced.calibrate(data, algorithm, cache=path, more=more)
+    assert notes == []
+    held = json.loads(path.read_text())
+    path.write_text(json.dumps(held | {"amax": {name: 2 * amax for name, amax in first.items()}}))
+    traced.points = every
+    keep: list[list[torch.Tensor]] = []
+    extended = traced.calibrate(data[:8], algorithm, cache=path, more={**more, "keep": keep})
+    assert list(extended) == list(every)
+    for name in every:  # what was known is not looked at again
+        assert extended[name] == (2 * first[name] if name in first else traced.calibrate(data[:8], algorithm)[name])
+    assert [torch.equal(a[0], b) for a, b in zip(keep, data)] == [True] * 4
+    assert notes == [
+        f"note: the calibration cache {path} lacked {len(every) - len(first)} of {len(every)} tensors; they were calibrated "
+        "and added to it"
+    ]
+    held = json.loads(path.read_text())
+    assert (held["samples"], held["batches"], held["amax"].keys()) == (32, 8, whole.keys())
+    for fewer in (every, {name: every[name] for name in list(every)[:3]}):  # more than is asked for is no matter
+        traced.points = fewer
+        assert traced.calibrate(never(), algorithm, cache=path, more=more) == {n: extended[n] for n in fewer}
+    assert len(notes) == 1
+
+
+def test_nothing_is_added_to_a_cache_of_another_model(tmp_path):
+    model, path = net(), tmp_path / "calib.json"
+    traced = Traced(model, [torch.randn(IMAGE)])
+    every = traced.points
+    traced.points = dict(list(every.items())[:3])
+    traced.calibrate(batches(), cache=path, more=hashes(model))
+    before, traced.points = path.read_text(), every
+    for other, told in (("model_hash", "weights have the hash"), ("graph_hash", "ran other ops")):
+        for force in (False, True):
+            with pytest.raises(ConfigError, match=f"{told}.*it lacks"):
+                traced.calibrate(never(), cache=path, force=force, more={**hashes(model), other: "b" * 64})
+    assert path.read_text() == before
+
+
+def test_a_whole_cache_needs_no_data(tmp_path):
+    model, path, keep = net(), tmp_path / "calib.json", list[list[torch.Tensor]]()
+    traced = Traced(model, [torch.randn(IMAGE)])
+    every = traced.points
+    with pytest.raises(ConfigError, match="no data to calibrate from"):
+        traced.calibrate(None, cache=path, more=hashes(model))
+    traced.points = dict(list(every.items())[:-1])
+    amax = traced.calibrate(batches(), cache=path, more=hashes(model))
+    assert traced.calibrate(None, cache=path, more={**hashes(model), "keep": keep}) == amax
+    assert keep == []
+    traced.points = every
+    with pytest.raises(ConfigError, match=f"lacks 1 of the {len(every)} tensors .*: {list(every)[-1]}; and there is no data"):
+        traced.calibrate(None, cache=path, more=hashes(model))
 
 
 def test_no_cache_is_written_where_the_calibration_fails(traced, tmp_path):
@@ -209,7 +276,8 @@ def test_no_cache_is_written_where_the_calibration_fails(traced, tmp_path):
     ({"percentile": float("nan")}, "percentile is nan"), ({"percentile": "99"}, "percentile is '99'"),
     ({"cache": 3}, "cache is 3"), ({"batch_to_inputs": 3}, "batch_to_inputs is 3"), ({"force": 1}, "force is 1"),
     ({"progress": None}, "progress is None"), ({"data": torch.ones(3)}, "data is a tensor"), ({"data": {"x": 1}}, "is a dict"),
-    ({"data": 7}, "data is a int"), ({"data": None}, "data is a NoneType"), ({"data": "/no/such/folder"}, "is no folder"),
+    ({"data": 7}, "data is a int"), ({"data": None}, "there is no data and no cache"),
+    ({"data": "/no/such/folder"}, "is no folder"),
 ])  # fmt: skip
 def test_options_that_cannot_be(settings, told):
     with pytest.raises(ConfigError) as caught:

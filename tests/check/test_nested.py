@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import pytest
 import torch
 
-from torch2edge.check.nested import compare_nested
+from torch2edge.check.nested import compare_nested, floors_of
 
 
 def detections(count: int = 100, masks: bool = True) -> list[dict[str, torch.Tensor]]:
@@ -76,3 +77,17 @@ def test_other_structures_fail():
     assert not check(detections(5, masks=False), detections(5))[0].passed
     halves = [{k: v.half() if v.is_floating_point() else v for k, v in detections(5)[0].items()}]
     assert check(halves, detections(5))[0].trial == "other dtypes or shapes"
+
+
+def test_errors_are_held_against_a_share_of_the_largest_trial():
+    trials = [{"a": torch.randn(50) * scale} for scale in (1.0, 1e-3)]
+    floors = floors_of(trials)
+    given = {"a": trials[1]["a"] + 1e-3 * torch.randn(50)}
+    assert not compare_nested(given, trials[1], "small", 0.02)[0].passed
+    assert compare_nested(given, trials[1], "small", 0.02, floors)[0].passed
+    assert floors["output['a']"] == pytest.approx((0.1 * float(trials[0]["a"].norm()), 0.1 * largest(trials[0]["a"])))
+    assert floors_of([{"a": object()}]) == {}
+
+
+def largest(tensor: torch.Tensor) -> float:
+    return float(tensor.abs().max())

@@ -226,9 +226,9 @@ def test_einsum_of_integers_is_refused() -> None:
         convert_row(row)
 
 
-@pytest.mark.parametrize("shape", [(2, 6), (2, 3, 6)])
+@pytest.mark.parametrize("shape", [(2, 6), (1, 3, 6), (2, 3, 6)])
 def test_a_weight_is_the_product_s_operand_under_its_name(shape: tuple[int, ...]) -> None:
-    """A constant gets the rank of the other operand itself, so that no shuffle stands between, and keeps its name."""
+    """No shuffle stands between, and it keeps its name; of a batch the rows are the operand, so that it is read once."""
     from torch2edge._trt import trt
     from torch2edge.build import BuildSession
     from torch2edge.options import Options
@@ -238,5 +238,9 @@ def test_a_weight_is_the_product_s_operand_under_its_name(shape: tuple[int, ...]
     session = BuildSession(Options())
     lowered = lower(graph, session.network, registry(), names={id(p): n for n, p in model.named_parameters()})
     assert "weight" in lowered.network.weights_by_name
-    kinds = [layer.raw.type for layer in lowered.network.layers]
-    assert kinds[:2] == [trt.LayerType.CONSTANT, trt.LayerType.MATRIX_MULTIPLY]
+    kinds = [layer.raw.type.name for layer in lowered.network.layers if layer.raw.type != trt.LayerType.SHUFFLE]
+    assert kinds[:2] == ["CONSTANT", "MATRIX_MULTIPLY"]
+    product = next(layer.raw for layer in lowered.network.layers if layer.raw.type == trt.LayerType.MATRIX_MULTIPLY)
+    assert tuple(product.get_input(0).shape) == ((6, 6) if shape == (2, 3, 6) else shape)
+    weights = next(layer.raw for layer in lowered.network.layers if layer.raw.type == trt.LayerType.CONSTANT)
+    assert product.get_input(1).name == weights.get_output(0).name

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable
 from typing import Any
 
 import pytest
 import torch
+from support.gpu import needs_gpu
 from support.rows import BF16, F16, Row, check_row, convert_row
 from torch import nn
 from torch.nn import functional as F
 
 import torch2edge
 from torch2edge import trt
+from torch2edge.check.tf32 import tf32
 from torch2edge.lower import Lowered, registry
 from torch2edge.lower.fold import fold_batch_norms
 from torch2edge.trace import trace
@@ -165,6 +168,18 @@ def test_the_graph_stays_as_it_is() -> None:
     assert [op.target for op in ops] == [aten.convolution.default]
     assert graph.ops == before
     assert ops[0] is not before[0]
+
+
+@pytest.mark.gpu
+@needs_gpu
+def test_a_folded_graph_of_a_model_on_the_gpu_replays_there() -> None:
+    """Search and comparison replay it; its weights lie on the CPU."""
+    model = pair(nn.Conv2d(3, 4, 3)).cuda()
+    graph = trace(model, [torch.randn(2, 3, 8, 8, device="cuda")], is_leaf=registry().is_leaf)
+    ops, _ = fold_batch_norms(graph, registry())
+    x = torch.randn(2, 3, 8, 8, device="cuda")
+    with torch.no_grad(), tf32(False):
+        torch.testing.assert_close(dataclasses.replace(graph, ops=ops).replay([x])[0], model(x), rtol=1e-4, atol=1e-4)
 
 
 def test_ones_own_converters_are_called() -> None:

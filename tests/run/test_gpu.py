@@ -190,11 +190,16 @@ def test_a_wrong_converter_is_caught(net: Net) -> None:
 
 def test_dla_falls_back_where_there_is_none(net: Net) -> None:
     trt = torch2edge.trt
-    engine = torch2edge.convert(
-        net, [torch.randn(2, 3, 16, 16, device="cuda")], fp16=True, device_types={net.conv: trt.DeviceType.DLA}, **FAST
-    )
+    x, on_dla = torch.randn(2, 3, 16, 16, device="cuda"), {net.conv: trt.DeviceType.DLA}
+    with pytest.warns(torch2edge.DLAWarning, match="conv is built for the GPU: TensorRT .* finds no DLA core"):
+        engine = torch2edge.convert(net, [x], fp16=True, device_types=on_dla, dla_core=0, **FAST)
     assert engine.report is not None
-    assert {row.path: row.device for row in engine.report.modules}["conv"] == "DLA"
+    assert {row.path: row.device for row in engine.report.modules}["conv"] == "GPU"
+    with pytest.warns(torch2edge.DLAWarning):
+        whole = torch2edge.convert(net, [x], fp16=True, default_device_type="dla", **FAST)
+    torch.testing.assert_close(whole(x), net(x), rtol=2e-2, atol=2e-2)
+    with pytest.raises(torch2edge.ConfigError, match=r"DLA is asked for \(conv\), but .* With gpu_fallback=True"):
+        torch2edge.convert(net, [x], fp16=True, device_types=on_dla, gpu_fallback=False, **FAST)
 
 
 class Islands(nn.Module):

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from torch2edge.errors import InputError
-from torch2edge.trace.calls import observe
+from torch2edge.trace.calls import observe, signature
 
 
 def seen(model: nn.Module, *args, **kwargs):
@@ -110,3 +110,13 @@ def test_writes_through_an_output():
 def test_a_model_that_fails_says_so():
     with pytest.raises(InputError, match=r"the model does not run on these inputs: RuntimeError: .*mat1 and mat2"):
         seen(nn.Linear(2, 2), torch.randn(1, 3))
+
+
+def test_the_signature_of_arguments_is_that_of_their_call():
+    model, x = nn.Sequential(nn.Linear(3, 2)).eval(), torch.randn(4, 3)
+    seen = observe(model, [x], {})["0"].calls[0]
+    assert signature((torch.randn(4, 3),), {}) == seen.signature
+    for other in ((x[:2],), (x.double(),), ([x],), (x, 1)):
+        assert signature(other, {}) != seen.signature
+    assert signature((x,), {"scale": 1}) != seen.signature
+    assert signature((object(),), {}) == ""

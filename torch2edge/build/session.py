@@ -7,10 +7,11 @@ from typing import Any
 
 import torch
 
-from .._trt import capabilities, clear_errors, last_errors, logger, to_trt_dtype, trt
+from .._trt import capabilities, clear_errors, dla_cores, last_errors, logger, to_trt_dtype, trt
 from ..errors import BuildError
 from ..modules import nearest
 from ..options import Options
+from .calibration import raise_its_error
 
 __all__ = ["BuildSession"]
 
@@ -35,6 +36,7 @@ class BuildSession:
         if self.builder is None:
             raise BuildError(_explain("TensorRT gave no builder"))
         self.strong = options.strong
+        self.calibrator: Any = None
         self.network = self.builder.create_network(self._network_flags(options))
         self.config = self.builder.create_builder_config()
         self.compute_capabilities = self._compute_capabilities()
@@ -77,7 +79,7 @@ class BuildSession:
             self._name_compute_capabilities()
         if options.default_device_type is not None:
             config.default_device_type = options.default_device_type
-        if options.dla_core is not None:
+        if options.dla_core is not None and dla_cores():
             config.DLA_core = options.dla_core
         if options.gpu_fallback and (options.device_types or options.default_device_type is not None):
             self._flag("GPU_FALLBACK", True)
@@ -177,6 +179,14 @@ class BuildSession:
             if tensor is not None and tensor.dtype == trt.DataType.FLOAT:
                 tensor.dynamic_range = (-largest, largest)
 
+    def calibrate_with(self, calibrator: Any) -> None:
+        """Let TensorRT find the ranges of INT8, with one of ``calibration.calibrator``'s."""
+        if capabilities().strongly_typed:
+            return
+        self.calibrator = calibrator
+        self._flag("INT8", True)
+        self.config.int8_calibrator = calibrator
+
     def add_profiles(self, input_names: Sequence[str], profiles: Sequence[Sequence[Sequence[Sequence[int]]]]) -> None:
         """Optimization profiles: each is the (smallest, most usual, largest) shape of every input.
 
@@ -206,19 +216,23 @@ class BuildSession:
             raise BuildError(_explain("TensorRT refused an optimization profile"))
 
     def place(self, layers: Iterable[Any]) -> None:
-        """Give each layer (``network.core.Layer``) its device."""
+        """Give each layer (``network.core.Layer``) its device; the default is said to each too, to be read back."""
         for layer in layers:
-            if layer.device is not None:
-                self.config.set_device_type(layer.raw, layer.device)
+            device = self.options.default_device_type if layer.device is None else layer.device
+            if device is not None:
+                self.config.set_device_type(layer.raw, device)
 
     def build(self) -> bytes:
         """The serialized engine.
 
         Raises:
             BuildError: TensorRT built none; its last error lines, with module paths, are in the message.
+            InputError: the calibration's data, where a calibrator reads it during the build.
         """
         clear_errors()
         plan = self.builder.build_serialized_network(self.network, self.config)
+        if self.calibrator is not None:
+            raise_its_error(self.calibrator)
         if plan is None:
             raise BuildError(_explain("TensorRT built no engine"))
         return bytes(plan)

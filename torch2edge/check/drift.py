@@ -7,7 +7,6 @@ from typing import Any
 
 import torch
 
-from .._trt import carried
 from ..graph import Graph
 from .reference import ReferenceExecutor
 from .verify import compare
@@ -27,8 +26,7 @@ def first_drift(
         inputs: fresh inputs of the graph.
         expected: what the original model gives for them.
     """
-    feed = {name: t.cpu().to(carried(t.dtype)) for name, t in zip(input_names, inputs) if name}
-    held = executor.run(feed, keep=set(tensor_names.values()))
+    held = executor.run(executor.feed(input_names, inputs), keep=set(tensor_names.values()))
     found: list[str] = []
 
     def look(op: Any, results: list[Any]) -> None:
@@ -56,15 +54,16 @@ def first_drift(
 
 
 def parsed_drift(
-    executor: ReferenceExecutor, feed: Mapping[str, torch.Tensor], output_names: Sequence[str],
+    executor: ReferenceExecutor, input_names: Sequence[str], inputs: Sequence[torch.Tensor], output_names: Sequence[str],
     expected: Sequence[torch.Tensor], tolerance: float,
 ) -> str:  # fmt: skip
     """The same for a network that came by way of ONNX, whose tensors are not those of the traced ops.
 
     Args:
-        feed: fresh inputs by the network's names; "" for one that the network does not take.
+        input_names: the network's input for each of the inputs, "" for none.
+        inputs: fresh ones.
     """
-    held = executor.run({name: t.cpu().to(carried(t.dtype)) for name, t in feed.items() if name})
+    held = executor.run(executor.feed(input_names, inputs))
     if all(compare(held[n].to(e.dtype), e, n, "", tolerance).passed for n, e in zip(output_names, expected)):
         return (
             "computed layer by layer, the network gives the model's values: what drifts is TensorRT's own arithmetic "

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -11,9 +11,9 @@ import torch
 from ..errors import InputError
 from ..report import CheckRow
 from ..structure import flatten, leaf_names, same
-from .verify import PEAK, compare
+from .verify import PEAK, compare, floor_of
 
-__all__ = ["MISSED", "compare_nested"]
+__all__ = ["MISSED", "compare_nested", "floors_of"]
 
 # Score thresholds and NMS compare numbers; where two of them agree to the last bits, rounding decides. This share of the
 # rows (at least one) may come or go for that.
@@ -21,10 +21,26 @@ MISSED = 0.02
 _NARROW = 64  # elements a row: fields up to this size find the partner of a row, larger ones (masks) are then compared
 
 
-def compare_nested(given: Any, reference: Any, trial: str, tolerance: float) -> list[CheckRow]:
+def floors_of(references: Sequence[Any]) -> dict[str, tuple[float, float]]:
+    """``verify.floor_of`` each tensor of the nested outputs of several trials, by its name."""
+    found: dict[str, list[torch.Tensor]] = {}
+    for reference in references:
+        try:
+            tensors, structure = flatten(reference, "output")
+        except InputError:  # compare_nested tells
+            continue
+        for name, tensor in zip(leaf_names(structure, "output"), tensors):
+            found.setdefault(name, []).append(tensor)
+    return {name: floor_of(tensors) for name, tensors in found.items()}
+
+
+def compare_nested(
+    given: Any, reference: Any, trial: str, tolerance: float, floors: Mapping[str, tuple[float, float]] | None = None
+) -> list[CheckRow]:
     """A row per tensor of the reference, or per table where a dict's tensors have one length and the plain order differs.
 
-    A table is a dict of at least two tensors with one common first size: boxes, labels and scores of an image.
+    A table is a dict of at least two tensors with one common first size: boxes, labels and scores of an image. ``floors`` are
+    those of the tensors that are in no table.
     """
     try:
         (a, shape_a), (b, shape_b) = flatten(given, "output"), flatten(reference, "output")
@@ -35,7 +51,10 @@ def compare_nested(given: Any, reference: Any, trial: str, tolerance: float) -> 
     names = leaf_names(shape_b, "output")
     tables = list(_tables(given, reference, "output"))
     in_tables = {id(t) for _, _, fields in tables for t in fields.values()}
-    rows = [compare(x, y, n, trial, tolerance) for x, y, n in zip(a, b, names) if id(y) not in in_tables]
+    held = floors or {}
+    rows = [
+        compare(x, y, n, trial, tolerance, held.get(n, (0.0, 0.0))) for x, y, n in zip(a, b, names) if id(y) not in in_tables
+    ]
     for name, mine, theirs in tables:
         plain = [compare(mine[k], theirs[k], f"{name}[{k!r}]", trial, tolerance) for k in theirs]
         rows += plain if all(row.passed for row in plain) else [_matched(mine, theirs, name, trial, tolerance)]

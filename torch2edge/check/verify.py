@@ -10,7 +10,7 @@ import torch
 
 from ..report import CheckRow
 
-__all__ = ["TOLERANCE", "TRIALS", "Trial", "compare", "draw", "verify", "verify_batches", "verify_sizes"]
+__all__ = ["TOLERANCE", "TRIALS", "Trial", "compare", "draw", "floor_of", "verify", "verify_batches", "verify_sizes"]
 
 # Largest relative L2 error of an output. fp32: summation order alone gives 1e-6 to 1e-5 over a deep network. Half and
 # bfloat16 have 11 and 8 bits of mantissa; errors add up over the layers. INT8 has 8 bits for a whole tensor.
@@ -96,7 +96,7 @@ def compare(
     return CheckRow(output, max_abs, relative, cosine, ref_max, trial, bool(passed and same_specials), len(b))
 
 
-def _floor(references: Sequence[torch.Tensor]) -> tuple[float, float]:
+def floor_of(references: Sequence[torch.Tensor]) -> tuple[float, float]:
     """A share of the largest norm and magnitude over all trials.
 
     A trial may give next to nothing (a relu that hardly lets anything pass): then rounding inside of the model, which is
@@ -122,7 +122,7 @@ def verify(
     failed: Trial | None = None
     # by trial; TensorRT and PyTorch run in turns, so that only outputs are held
     both = [(run(inputs), reference([t.clone() for t in inputs])) for inputs in (draw(examples, trial) for trial in trials)]
-    floors = [_floor([expected[i] for _, expected in both]) for i in range(len(names))]
+    floors = [floor_of([expected[i] for _, expected in both]) for i in range(len(names))]
     for trial, (given, expected) in zip(trials, both):
         rows = [
             compare(g, e, n, str(trial), tolerance, f) for g, e, n, f in zip(given, expected, names, floors, strict=True)
@@ -136,7 +136,7 @@ def verify(
 
 def verify_batches(
     run: Callable[[list[torch.Tensor]], list[torch.Tensor]], reference: Callable[[list[torch.Tensor]], list[torch.Tensor]],
-    batches: Sequence[list[torch.Tensor]], names: Sequence[str], tolerance: float,
+    batches: Sequence[list[torch.Tensor]], names: Sequence[str], tolerance: float, called: str,
 ) -> tuple[list[CheckRow], list[torch.Tensor]]:  # fmt: skip
     """``verify`` on given inputs: INT8 clips what is beyond the ranges that it was calibrated for.
 
@@ -144,9 +144,9 @@ def verify_batches(
         The worst row of each output, and the first inputs for which one failed, else the first of all.
     """
     both = [(run(inputs), reference([t.clone() for t in inputs])) for inputs in batches]
-    floors = [_floor([expected[i] for _, expected in both]) for i in range(len(names))]
+    floors = [floor_of([expected[i] for _, expected in both]) for i in range(len(names))]
     rows = [
-        [compare(g, e, n, f"calibration batch {number}", tolerance, f) for g, e, n, f in zip(given, expected, names, floors)]
+        [compare(g, e, n, f"{called} {number}", tolerance, f) for g, e, n, f in zip(given, expected, names, floors)]
         for number, (given, expected) in enumerate(both)
     ]  # fmt: skip
     worst = [max(column, key=lambda c: (not c.passed, c.rel_l2)) for column in zip(*rows)]

@@ -22,7 +22,7 @@ from ..build.calibration import ALGORITHMS, Calibration
 from ..check.tf32 import tf32 as tf32_switched
 from ..errors import ConfigError, InputError, VerificationError
 from ..lower import OnnxFile
-from ..options import FALLBACKS, ONNX_EXPORTERS, PRECISIONS
+from ..options import CALIBRATORS, FALLBACKS, ONNX_EXPORTERS, PRECISIONS
 from ..run import EdgeModule, PartitionedModule
 from .model import load_model, load_weights
 from .shape import example_inputs, shape
@@ -61,9 +61,13 @@ def add_convert(commands: Any, common: argparse.ArgumentParser) -> None:
     low = how.add_mutually_exclusive_group()
     low.add_argument("--fp16", action="store_true", help="compute in half precision where the op allows it")
     low.add_argument("--bf16", action="store_true", help="the same in bfloat16 (from TensorRT 10 on)")
+    how.add_argument("--io-dtype", choices=("fp32", "fp16", "bf16"), help="of the engine's float inputs and outputs")
     how.add_argument("--int8", action="store_true", help="quantize; needs --calibration, or a model that quantizes itself")
     how.add_argument("--calibration", metavar="FOLDER", help="a folder of images for a model with one input, RGB / 255")
-    how.add_argument("--calibration-cache", metavar="FILE", help="JSON file with the ranges: read if it exists, else written")
+    how.add_argument("--calibration-cache", metavar="FILE",
+                     help="JSON file with the ranges: read if it exists, else written; one that has all needs no "
+                          "--calibration")  # fmt: skip
+    how.add_argument("--calibrator", choices=CALIBRATORS, default="pytorch", help="who finds the ranges (default pytorch)")
     how.add_argument("--algorithm", choices=ALGORITHMS, default="entropy", help="of the calibration (default entropy)")
     how.add_argument("--precision", action="append", default=[], metavar="MODULE=PRECISION", type=_precision,
                      help="of a submodule, or of all that match a pattern such as 'backbone.*': "
@@ -127,7 +131,7 @@ def _precision(text: str) -> tuple[str, str]:
 
 
 def _calibration(arguments: argparse.Namespace) -> Calibration | None:
-    if arguments.calibration is None:
+    if arguments.calibration is None and arguments.calibration_cache is None:
         return None
     return Calibration(arguments.calibration, algorithm=arguments.algorithm, cache=arguments.calibration_cache)
 
@@ -148,7 +152,8 @@ def _run(arguments: argparse.Namespace) -> int:
         try:
             module = convert(
                 model, inputs, dynamic=axes, dims=dims, fp16=arguments.fp16, bf16=arguments.bf16, int8=arguments.int8,
-                calibration=_calibration(arguments), precisions=dict(arguments.precision), best=arguments.best,
+                calibration=_calibration(arguments), calibrator=arguments.calibrator,
+                io_dtype=PRECISIONS.get(arguments.io_dtype), precisions=dict(arguments.precision), best=arguments.best,
                 sparse=arguments.sparse, tf32=arguments.tf32,
                 device_types=device_types, default_device_type=default, dla_core=arguments.dla_core,
                 gpu_fallback=not arguments.no_gpu_fallback, optimization_level=arguments.optimization_level,

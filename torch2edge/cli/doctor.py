@@ -92,9 +92,9 @@ def _possible(caps: Capabilities | None) -> list[tuple[str, str]]:
         "strongly typed: each op has the one it is given)" if caps.strongly_typed else
         "strongly typed by default)" if caps.typed_networks else "weakly typed: TensorRT may choose more than it is given)"
     )  # fmt: skip
-    there = "this TensorRT has it, torch2edge does not use it yet" if caps.calibrators else "not in this TensorRT"
+    there = "this TensorRT has it (calibrator='tensorrt')" if caps.calibrators else "not in this TensorRT"
     dla = "no: this TensorRT has no DLA support"
-    if caps.dla_api:
+    if caps.dla:
         dla = "device types are passed to TensorRT; see DLA cores above for what this machine has"
     return [
         ("build engines", f"no: {caps.title} builds only on a machine with an NVIDIA GPU" if needs_gpu else "yes"),

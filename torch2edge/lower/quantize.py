@@ -9,7 +9,7 @@ quantizers across by itself.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Container, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -39,7 +39,7 @@ class Points:
     """What is to be quantized.
 
     Attributes:
-        values: name of a point -> the value; the name is the module path, the op and the argument that reads it first.
+        values: name of a point -> the value.
         places: position of an op -> its arguments that take the quantized value.
         weights: position of an op -> the argument that holds its weights, and their axis of output channels.
     """
@@ -55,21 +55,37 @@ def has_quantizers(graph: Graph) -> bool:
 
 
 def every_float(graph: Graph) -> dict[str, Value]:
-    """Every float32 value by a name of its own, inputs by theirs."""
+    """Every float32 value by a name of its own: an input by its own, others by module path and op, ``#2`` for the second.
+
+    Of a graph as traced the names hang on neither precisions nor TensorRT, so that a calibration can be kept by them.
+    """
     found: dict[str, Value] = {}
     named = list(zip(graph.input_names, graph.inputs))
     named += [(f"{op.module}/{op.short_name}", v) for op in graph.ops for v in op.outputs if v is not None]
-    names = Counter[str]()
+    counts = Counter[str]()
     for name, value in named:
         if value.dtype == torch.float32 and not value.hidden:
-            names[name] += 1
-            found[name if names[name] == 1 else f"{name}#{names[name]}"] = value
+            found[_unused(name, found, counts)] = value
     return found
 
 
-def points_of(graph: Graph, in_int8: Callable[[str], bool]) -> Points:
-    """The values to quantize in the modules of which ``in_int8`` holds."""
-    points, names = Points(), Counter[str]()
+def _unused(name: str, taken: Container[str], counts: Counter[str]) -> str:
+    """``name``, or with the first number that makes it another than all in ``taken``; ``counts`` remembers how far it is."""
+    counts[name] += 1
+    numbered = name if counts[name] == 1 else f"{name}#{counts[name]}"
+    return _unused(name, taken, counts) if numbered in taken else numbered
+
+
+def points_of(graph: Graph, in_int8: Callable[[str], bool], names: Mapping[int, str] | None = None) -> Points:
+    """The values to quantize in the modules of which ``in_int8`` holds.
+
+    Args:
+        names: index of a value -> its name, of the graph as traced; by default those of ``every_float``. A value that is not
+            in it, which a change of the graph made, is called after what reads it first: module path, op and argument.
+    """
+    if names is None:
+        names = {value.index: name for name, value in every_float(graph).items()}
+    points, taken, counts = Points(), set(names.values()), Counter[str]()
     seen: set[int] = set()
     computed: dict[int, int] = {}  # index of what an INT8 convolution or product gave -> how often it is used
     uses = Counter(v.index for op in graph.ops for v in op.inputs())
@@ -80,9 +96,8 @@ def points_of(graph: Graph, in_int8: Callable[[str], bool]) -> Points:
         points.places.setdefault(position, []).append(argument)
         if value.index not in seen:
             seen.add(value.index)
-            name = f"{op.module}/{op.short_name}/{argument}"
-            names[name] += 1
-            points.values[name if names[name] == 1 else f"{name}#{names[name]}"] = value
+            name = names.get(value.index) or _unused(f"{op.module}/{op.short_name}/{argument}", taken, counts)
+            points.values[name] = value
 
     for position, op in enumerate(graph.ops):
         if op.nesting is not None or not in_int8(op.module):

@@ -74,6 +74,16 @@ class EdgeModule(nn.Module):
         """How it was converted and how exact it is; None while the module is empty."""
         return Report.from_dict(self.metadata["report"]) if self.metadata else None
 
+    @property
+    def input_dtypes(self) -> list[torch.dtype]:
+        """Of the tensors that it takes, in the order of ``metadata["inputs"]``."""
+        return [dtype for _, dtype, _, _ in self._inputs]
+
+    @property
+    def output_dtypes(self) -> list[torch.dtype]:
+        """Of the tensors that it gives, in the order of ``metadata["outputs"]``."""
+        return [dtype for _, dtype, _ in self._outputs]
+
     def extra_repr(self) -> str:
         """One line for ``print(module)``."""
         return describe(self.metadata) if self.metadata else "empty"

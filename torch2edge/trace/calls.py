@@ -20,7 +20,7 @@ from .compiled import eager_only
 from .state import unchanged
 from .tensor import storage_key
 
-__all__ = ["Call", "Seen", "observe"]
+__all__ = ["Call", "Seen", "observe", "signature"]
 
 _PLAIN = (bool, int, float, complex, str, bytes, type(None))
 _CONTAINERS = (dict, list, set, deque, tuple)
@@ -139,9 +139,21 @@ def _call(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Call:
         call.problem = str(error)
         return call
     call.inputs = _size(tensors)
-    call.signature = json.dumps([structure, [[list(t.shape), str(t.dtype), str(t.device)] for t in tensors]])
+    call.signature = _signature(tensors, structure)
     call.shown = _shown(tensors, structure)
     return call
+
+
+def signature(args: Sequence[Any], kwargs: Mapping[str, Any]) -> str:
+    """``Call.signature`` of these arguments; "" where they cannot be an engine's."""
+    try:
+        return _signature(*flatten_call(args, kwargs))
+    except InputError:
+        return ""
+
+
+def _signature(tensors: Sequence[torch.Tensor], structure: Structure) -> str:
+    return json.dumps([structure, [[list(t.shape), str(t.dtype), str(t.device)] for t in tensors]])
 
 
 def _returned(call: Call, module: nn.Module, output: Any) -> None:

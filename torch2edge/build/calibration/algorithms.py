@@ -4,7 +4,8 @@
 - percentile: the magnitude that this share of all elements does not exceed.
 - mse: the one with the smallest expected squared error of quantization.
 - entropy: the one whose quantized distribution loses the least information (Kullback-Leibler divergence), after S. Migacz,
-  "8-bit Inference with TensorRT", GTC 2017 (S7310), the slide "Entropy Calibration - pseudocode".
+  "8-bit Inference with TensorRT", GTC 2017 (S7310), the slide "Entropy Calibration - pseudocode". It compares histograms, so
+  a tensor of which fewer than ENOUGH elements that are not zero were seen takes the largest magnitude.
 """
 
 from __future__ import annotations
@@ -19,6 +20,8 @@ __all__ = ["amax_of", "entropy", "mse", "percentile"]
 
 LEVELS = 128  # of a magnitude in int8
 ALL_ZERO = 1.0  # any scale holds zeros; this one is neither a zero nor an infinity to anybody
+# Five per bin. Of 640 elements the divergence kept 0.19 of the range once, and 60 % of the signal was lost.
+ENOUGH = 10240
 _COARSE = 8  # mse: the distance of the first candidates, in bins: 1/512 to 1/256 of the range
 
 
@@ -39,6 +42,8 @@ def amax_of(observer: Extremes, algorithm: str, share: float) -> float:
     if whole or not isinstance(observer, Histogram):
         return float(largest)
     counts, width = observer.linear(), observer.width
+    if algorithm == "entropy" and float(counts[1:].sum()) < ENOUGH:
+        return float(largest)
     if algorithm == "percentile":
         found = percentile(counts, width, share)
     else:

@@ -24,9 +24,10 @@ from torch import nn
 from ...errors import ConfigError
 from .settings import Calibration
 
-__all__ = ["Cache", "read_tensorrt_cache", "weights_hash", "write_tensorrt_cache"]
+__all__ = ["Cache", "graph_hash", "read_tensorrt_cache", "weights_hash", "write_tensorrt_cache"]
 
-FORMAT = 1
+FORMAT = 2  # 1 named values by what reads them, which the choice of precisions changes
+_KEYS = {"algorithm", "percentile", "model", "graph", "samples", "batches", "amax"}
 _HEADER = re.compile(r"TRT-\d+-\w+")
 _LINE = re.compile(r"(?P<name>.+):\s*(?P<bits>[0-9a-fA-F]{1,8})")
 _SHOWN = 5
@@ -34,27 +35,89 @@ _SHOWN = 5
 
 @dataclass(frozen=True)
 class Cache:
-    """The JSON file of a calibration.
+    """The JSON file of a calibration: amax by the name of a value, null for one that holds infinities.
 
     Args:
         path: of the file.
         calibration: what is asked for now.
         model: hash of the weights, or "" where it is not known.
         version: of torch2edge, written into the file for people.
+        graph: hash of the traced ops, or "" where it is not known. A name tells the same value only among the same ops.
     """
 
     path: Path
     calibration: Calibration
     model: str
     version: str
+    graph: str = ""
 
     def read(self, names: Iterable[str]) -> dict[str, float] | None:
-        """amax by name, or None where there is no file.
+        """amax of those among ``names`` that the file has, inf for one that holds infinities; None where there is no file.
+
+        What is lacking then can be calibrated and added by ``write``: there is data, and the file is of this conversion.
 
         Raises:
-            ConfigError: the file is no such cache, or of another model, algorithm or set of points.
+            ConfigError: the file is no such cache, or of another model, graph or algorithm; or it lacks names and cannot be
+                extended; or there is no file and no data either.
         """
-        names = list(names)
+        held = self._held()
+        if held is None:
+            if self.calibration.data is None:
+                raise ConfigError(
+                    f"there is no calibration cache {self.path}, and no data to calibrate from: look at the path, or give "
+                    "Calibration(data, cache=...), which writes the file"
+                )
+            return None
+        wanted, differences = list(names), self._differences(held)
+        amax: dict[str, float] = held["amax"]
+        missing = [n for n in wanted if n not in amax]
+        if differences and (missing or not self.calibration.force):
+            lacks = [f"it lacks {_listed(missing)}"] if missing else []
+            tip = "" if missing else ", or Calibration(..., force=True) takes it as it is"
+            raise ConfigError(
+                f"the calibration cache {self.path} is not of this conversion: {'; '.join(differences + lacks)}. Delete it, "
+                f"or name another file, to calibrate anew{tip}"
+            )
+        if missing:
+            self._check_extensible(held, missing, len(wanted))
+        return {name: amax[name] for name in wanted if name in amax}
+
+    def write(self, amax: Mapping[str, float], samples: int, batches: int) -> None:
+        """Write the file, or add to that which is there; whoever reads it meanwhile sees the old one or the new one whole.
+
+        Args:
+            amax: inf for a value that holds infinities.
+            samples: from which they are. A file that was extended says of how many each is at least.
+            batches: the same.
+
+        Raises:
+            ConfigError: it cannot be written, or the file that is there is of another conversion.
+        """
+        held = self._held()
+        if held is not None:
+            if differences := self._differences(held):
+                raise ConfigError(
+                    f"the calibration cache {self.path} is of another conversion meanwhile: {'; '.join(differences)}. "
+                    "Name another file"
+                )
+            if self._same_model(held):
+                amax = held["amax"] | dict(amax)
+                samples, batches = min(samples, held["samples"]), min(batches, held["batches"])
+        content = {
+            "format": FORMAT, **self._algorithm(), "samples": samples, "batches": batches, "model": self.model,
+            "graph": self.graph, "torch2edge": self.version,
+            "amax": {name: None if value == math.inf else value for name, value in amax.items()},
+        }  # fmt: skip
+        write_whole(self.path, json.dumps(content, indent=1, ensure_ascii=False) + "\n")
+
+    def _algorithm(self) -> dict[str, Any]:
+        clips = self.calibration.algorithm == "percentile"
+        return {
+            "algorithm": self.calibration.algorithm, "percentile": float(self.calibration.percentile) if clips else None,
+        }  # fmt: skip
+
+    def _held(self) -> dict[str, Any] | None:
+        """The file's content, with inf for null; None where there is no file."""
         try:
             text = self.path.read_text(encoding="utf-8")
         except FileNotFoundError:
@@ -62,36 +125,8 @@ class Cache:
         except (OSError, UnicodeDecodeError) as error:
             raise ConfigError(f"the calibration cache {self.path} cannot be read: {error}") from error
         held = self._parsed(text)
-        amax: dict[str, float] = held["amax"]
-        missing, more = [n for n in names if n not in amax], sorted(set(amax) - set(names))
-        wrong = [] if self.calibration.force else self._differences(held, more)
-        if missing:
-            wrong.append(f"it lacks {_listed(missing)}")
-        if wrong:
-            tip = "" if missing else ", or Calibration(..., force=True) takes it as it is"
-            raise ConfigError(
-                f"the calibration cache {self.path} is not of this conversion: {'; '.join(wrong)}. Delete it, or name another "
-                f"file, to calibrate anew{tip}"
-            )
-        return {name: amax[name] for name in names}
-
-    def write(self, amax: Mapping[str, float], samples: int, batches: int) -> None:
-        """Write the file; whoever reads it meanwhile sees the old one or the new one whole.
-
-        Raises:
-            ConfigError: it cannot be written.
-        """
-        content = {
-            "format": FORMAT, **self._algorithm(), "samples": samples, "batches": batches, "model": self.model,
-            "torch2edge": self.version, "amax": dict(amax),
-        }  # fmt: skip
-        _write(self.path, json.dumps(content, indent=1, ensure_ascii=False) + "\n")
-
-    def _algorithm(self) -> dict[str, Any]:
-        clips = self.calibration.algorithm == "percentile"
-        return {
-            "algorithm": self.calibration.algorithm, "percentile": float(self.calibration.percentile) if clips else None,
-        }  # fmt: skip
+        held["amax"] = {name: math.inf if value is None else value for name, value in held["amax"].items()}
+        return held
 
     def _parsed(self, text: str) -> dict[str, Any]:
         if text.startswith("TRT-"):
@@ -101,26 +136,56 @@ class Cache:
             )
         try:
             held = json.loads(text)
-            ok = held["format"] == FORMAT and {"algorithm", "percentile", "model"} <= held.keys()
-            ok = ok and all(_is_amax(value) for value in held["amax"].values())
+            old = held["format"] == 1
+            ok = held["format"] == FORMAT and held.keys() >= _KEYS
+            ok = ok and all(value is None or _is_amax(value) for value in held["amax"].values())
+            ok = ok and all(type(held[key]) is int for key in ("samples", "batches"))
+            ok = ok and all(isinstance(held[key], str) for key in ("model", "graph"))
         except (ValueError, KeyError, TypeError, AttributeError):
-            ok = False
+            old = ok = False
+        if old:
+            raise ConfigError(
+                f"the calibration cache {self.path} is of format 1, from an earlier torch2edge, which named tensors in "
+                "another way; delete it to calibrate anew"
+            )
         if not ok:
             raise ConfigError(
                 f"{self.path} is no calibration cache of format {FORMAT}, or damaged; delete it to calibrate anew"
             )
         return dict(held)
 
-    def _differences(self, held: Mapping[str, Any], more: list[str]) -> list[str]:
+    def _differences(self, held: Mapping[str, Any]) -> list[str]:
         wrong = []
         for key, wanted in self._algorithm().items():
             if held[key] != wanted:
                 wrong.append(f"its {key} is {held[key]!r}, not {wanted!r}")
         if self.model and held["model"] and held["model"] != self.model:
             wrong.append(f"its model's weights have the hash {held['model'][:12]}, these {self.model[:12]}")
-        if more:
-            wrong.append(f"it also has {_listed(more)}, which this conversion has not")
+        if self.graph and held["graph"] and held["graph"] != self.graph:
+            wrong.append(
+                f"its model ran other ops (hash {held['graph'][:12]}, these {self.graph[:12]}): the forward, its converters "
+                "or torch changed, and the names may tell other tensors"
+            )
         return wrong
+
+    def _check_extensible(self, held: Mapping[str, Any], missing: list[str], wanted: int) -> None:
+        """Refuse to add to a file, where that cannot be."""
+        lacks = f"the calibration cache {self.path} lacks {len(missing)} of the {wanted} tensors that are to be INT8"
+        if self.calibration.data is None:
+            raise ConfigError(
+                f"{lacks}: {_listed(missing)}; and there is no data to calibrate them from. With Calibration(data, cache=...) "
+                "they are calibrated and added to the file"
+            )
+        if not self._same_model(held):
+            raise ConfigError(
+                f"{lacks}: {_listed(missing)}; and they are not added to it, for nothing says that it is of this model (a "
+                "hash of the weights or of the ops is missing, there or here). Delete it, or name another file, to calibrate "
+                "anew"
+            )
+
+    def _same_model(self, held: Mapping[str, Any]) -> bool:
+        """Whether the hashes prove it."""
+        return bool(self.model) and (self.model, self.graph) == (held["model"], held["graph"])
 
 
 def _is_amax(value: Any) -> bool:
@@ -132,7 +197,7 @@ def _listed(names: list[str]) -> str:
     return ", ".join(names[:_SHOWN]) + more
 
 
-def _write(path: Path, text: str) -> None:
+def write_whole(path: Path, text: str) -> None:
     """All of it or nothing: into a file beside it, which then takes its name."""
     try:
         handle, beside = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
@@ -156,6 +221,11 @@ def weights_hash(model: nn.Module) -> str:
         flat = tensor.detach().cpu().contiguous().reshape(-1)
         digest.update(flat.view(torch.uint8).numpy().data)
     return digest.hexdigest()
+
+
+def graph_hash(names: Iterable[str]) -> str:
+    """sha256, in hex, over the names of what the traced ops give (module path and op), in order."""
+    return hashlib.sha256("\n".join(names).encode()).hexdigest()
 
 
 def read_tensorrt_cache(path: str | os.PathLike[str]) -> dict[str, float]:
@@ -208,4 +278,4 @@ def write_tensorrt_cache(
         if not math.isfinite(scale) or scale <= 0 or not name.strip() or name != name.strip() or "\n" in name:
             raise ConfigError(f"a TensorRT calibration cache cannot hold the amax {value!r} of {name!r}")
         lines.append(f"{name}: {struct.pack('!f', scale).hex()}")
-    _write(Path(path), "\n".join(lines) + "\n")
+    write_whole(Path(path), "\n".join(lines) + "\n")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -10,7 +11,8 @@ from typing import Any
 import torch
 from torch.utils.data import Dataset, IterableDataset, default_collate
 
-from ...errors import ConfigError, InputError
+from ...errors import CalibrationError, ConfigError
+from .derived import Derived
 from .distributed import Ranks
 from .images import ImageFolder
 from .settings import Calibration
@@ -27,28 +29,32 @@ class Batches:
         limit: how many this rank takes.
         whose: what they are called: "the DataLoader".
         known: how many there are, where that is known.
+        told: whether the source says by itself what failed in it, and why it gives nothing.
     """
 
     source: Iterator[Any]
     limit: int
     whose: str
     known: int | None
+    told: bool = False
 
     def __iter__(self) -> Iterator[tuple[int, Any]]:
         """Batches with their numbers, from 0 on.
 
         Raises:
-            InputError: the source raised an error, which is the cause; or it has no batch at all.
+            CalibrationError: the source raised an error, which is the cause; or it has no batch at all.
         """
         for number in range(self.limit):
             try:
                 batch = next(self.source)
             except StopIteration:
-                if number == 0 and self.known != 0:
-                    raise InputError(self._empty()) from None
+                if number == 0 and self.known != 0 and not self.told:
+                    raise CalibrationError(self._empty()) from None
                 return
             except Exception as error:
-                raise InputError(
+                if self.told:
+                    raise
+                raise CalibrationError(
                     f"calibration: {self.whose} failed at batch {number}: {type(error).__name__}: {error}"
                 ) from error
             yield number, batch
@@ -73,8 +79,12 @@ def open_data(calibration: Calibration, inputs: Sequence[Any], examples: Sequenc
         examples: tensors of the conversion's example, in the order of the inputs; items are put together in batches as large.
 
     Raises:
-        ConfigError: an image folder that cannot be, a Dataset without a length, data that cannot be iterated.
+        ConfigError: no data, an image folder that cannot be, a Dataset without a length, data that cannot be iterated.
     """
+    if isinstance(calibration.data, Derived):
+        return Batches(iter(calibration.data), sys.maxsize, type(calibration.data).__name__, None, told=True)
+    if calibration.data is None:
+        raise ConfigError("calibration: there is no data, only a cache; give a DataLoader, a Dataset, batches or a folder")
     data, size = calibration.data, next((int(t.shape[0]) for t in examples if t.dim()), 1)
     limit = ranks.share_of(calibration.batches)
     if isinstance(data, (str, os.PathLike)):
@@ -96,7 +106,7 @@ def _start(data: Any, name: str) -> Iterator[Any]:
     try:
         return iter(data)
     except Exception as error:
-        raise InputError(f"calibration: the {name} gives no batches: {type(error).__name__}: {error}") from error
+        raise CalibrationError(f"calibration: the {name} gives no batches: {type(error).__name__}: {error}") from error
 
 
 def _length(data: Any) -> int | None:

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 import torch.distributed as dist
 
-from ...errors import Torch2EdgeError
+from ...errors import CalibrationError
 from .observers import Extremes, Histogram
 
 __all__ = ["Ranks", "reduce", "this_rank"]
@@ -45,7 +45,7 @@ class Ranks:
         """What ``attempt`` gives on every rank; where it fails on one, all raise, so that none waits for ever.
 
         Raises:
-            Torch2EdgeError: it failed on another rank; here, the error is raised as it is.
+            CalibrationError: it failed on another rank; here, the error is raised as it is.
         """
         error: Exception | None = None
         result = None
@@ -58,7 +58,7 @@ class Ranks:
             raise error
         for rank, (_, failure) in enumerate(told):
             if failure:
-                raise Torch2EdgeError(f"the calibration failed on rank {rank} of {self.world}: {failure}")
+                raise CalibrationError(f"the calibration failed on rank {rank} of {self.world}: {failure}")
         return [value for value, _ in told]
 
     def first(self, attempt: Callable[[], Any]) -> Any:

@@ -7,9 +7,10 @@ from typing import Any
 
 import torch
 
-from ...errors import InputError
+from ...errors import CalibrationError, InputError
 from ...graph import Graph
 from ...structure import arrange, flatten_call, leaf_names, same, text, unflatten
+from .derived import Arguments
 from .settings import Calibration
 
 __all__ = ["Intake"]
@@ -49,19 +50,24 @@ class Intake:
         """The inputs in a batch, on the device, contiguous, and of the graph's dtypes.
 
         Raises:
-            InputError: another structure, shape or dtype than the graph takes, or NaN.
+            CalibrationError: another structure, shape or dtype than the graph takes, or NaN.
         """
         where = f"calibration: batch {number}"
         args, kwargs = self._call(batch, where)
-        given, structure = flatten_call(args, arrange(kwargs, self.structure["items"][1]))
+        try:
+            given, structure = flatten_call(args, arrange(kwargs, self.structure["items"][1]))
+        except InputError as error:
+            raise CalibrationError(f"{where}: {error}") from error
         if not same(structure, self.structure):
-            raise InputError(
+            raise CalibrationError(
                 f"{where} makes the inputs {_call_text(structure)}, but the model was traced with "
                 f"{_call_text(self.structure)}. batch_to_inputs= says what a batch gives to the model"
             )
         return [self._fitting(i, tensor, where) for i, tensor in enumerate(given)]
 
     def _call(self, batch: Any, where: str) -> tuple[list[Any], dict[str, Any]]:
+        if isinstance(batch, Arguments):
+            return list(batch.args), dict(batch.kwargs)
         if self._given is not None:
             return self._as_told(self._given, batch, where)
         if isinstance(batch, Mapping):
@@ -72,13 +78,13 @@ class Intake:
         try:
             told = function(batch)
         except Exception as error:
-            raise InputError(f"{where}: batch_to_inputs failed: {type(error).__name__}: {error}") from error
+            raise CalibrationError(f"{where}: batch_to_inputs failed: {type(error).__name__}: {error}") from error
         if isinstance(told, Mapping):
             return self._by_name(told, where)
         if isinstance(told, torch.Tensor):
             told = (told,)
         if not isinstance(told, (tuple, list)):
-            raise InputError(
+            raise CalibrationError(
                 f"{where}: batch_to_inputs gave a {type(told).__name__}; it must give a tensor, a tuple of the positional "
                 "inputs, or a dict of the keyword inputs"
             )
@@ -106,14 +112,16 @@ class Intake:
             args[places[0]] = found[0]
             return args, kwargs
         wanted = ", ".join(self._parameters[i] if i < len(self._parameters) else f"args[{i}]" for i in places)
-        raise InputError(
+        raise CalibrationError(
             f"{where} is a dict of {', '.join(map(repr, batch))}, in which the positional inputs ({wanted}) are not found by "
             "name; batch_to_inputs=lambda batch: (batch[...],) says which entry is which"
         )
 
     def _entry(self, batch: Mapping[Any, Any], key: str, where: str) -> Any:
         if key not in batch:
-            raise InputError(f"{where} has no entry {key!r}, an input of the model; it has {', '.join(map(repr, batch))}")
+            raise CalibrationError(
+                f"{where} has no entry {key!r}, an input of the model; it has {', '.join(map(repr, batch))}"
+            )
         return batch[key]
 
     def _by_position(self, batch: Any, where: str) -> tuple[list[Any], dict[str, Any]]:
@@ -125,12 +133,12 @@ class Intake:
             k for k, item in zip(self.structure["items"][1]["keys"], self.structure["items"][1]["items"]) if _holds(item)
         ]
         if by_name:
-            raise InputError(
+            raise CalibrationError(
                 f"{where} is a {type(batch).__name__}, but the model has the keyword inputs {', '.join(map(repr, by_name))}: "
                 "give dicts as batches, or batch_to_inputs="
             )
         if len(found) < len(names):
-            raise InputError(
+            raise CalibrationError(
                 f"{where} is {_kind(batch)} with {len(found)} tensor{'' if len(found) == 1 else 's'}, but the model takes "
                 f"{len(names)}: {', '.join(names)}. batch_to_inputs= says what a batch gives to the model"
             )
@@ -148,7 +156,7 @@ class Intake:
             size = tensor.shape[axis] if fits else 0
             fits = fits and (self.graph.dims[axes[axis]].allows(size) if axis in axes else size == int(value.shape[axis]))
         if not fits:
-            raise InputError(
+            raise CalibrationError(
                 f"{where}: {name} is {tensor.dtype} {tuple(tensor.shape)}, but the model takes {value.dtype} {self._shape(i)}"
             )
         cast = _cast(tensor, value.dtype)
@@ -156,11 +164,11 @@ class Intake:
             tip = " (whole numbers are not made floats in silence: x.float() / 255, for instance)" if (
                 value.dtype.is_floating_point
             ) else ""  # fmt: skip
-            raise InputError(
+            raise CalibrationError(
                 f"{where}: {name} is {tensor.dtype}, but the model takes {value.dtype}; batch_to_inputs= can convert it{tip}"
             )
         if cast.is_floating_point() and bool(cast.isnan().any()):
-            raise InputError(f"{where}: {name} holds NaN; look at how the data is loaded")
+            raise CalibrationError(f"{where}: {name} holds NaN; look at how the data is loaded")
         return cast.to(self.device, value.dtype, non_blocking=True).contiguous()
 
     def _shape(self, i: int) -> str:
@@ -178,7 +186,7 @@ class Intake:
         """What the graph can be run on now; samples that are too few wait for the next batch.
 
         Raises:
-            InputError: the sizes contradict each other or what the model demands.
+            CalibrationError: the sizes contradict each other or what the model demands.
         """
         if self._taken([tuple(t.shape) for t in tensors]):
             self.samples += _samples(tensors)
@@ -188,7 +196,7 @@ class Intake:
         if not self._size or len({len(t) for t in tensors}) > 1 or not self._taken([(self._size, *r) for r in rest]):
             told = ", ".join(f"{n} {tuple(t.shape)}" for n, t in zip(self.names, tensors))
             takes = ", ".join(f"{n} {self._shape(i)}" for i, n in enumerate(self.names))
-            raise InputError(f"calibration: batch {number} has {told}, but the model takes {takes}{self._demands()}")
+            raise CalibrationError(f"calibration: batch {number} has {told}, but the model takes {takes}{self._demands()}")
         waiting = self._left.pop(rest, None)
         joined = [torch.cat(pair) for pair in zip(waiting, tensors)] if waiting else tensors
         whole = len(joined[0]) // self._size * self._size

@@ -30,22 +30,26 @@ class Calibration:
             images, for a model with one input. Of a tuple the first tensors are the positional inputs, so ``(image, label)``
             works; a dict goes by the names of the inputs. Images are read by Pillow in the order of their names, RGB, resized
             to the example's size and divided by 255; no mean is subtracted: whatever else the model wants is for a Dataset.
-            Batches of another size than the example's are put together or taken apart along axis 0.
+            Batches of another size than the example's are put together or taken apart along axis 0. None, where ``cache`` is
+            a file with every range that is needed: then nothing is calibrated, and the conversion is checked on random inputs,
+            of which INT8 clips what lies beyond the ranges: such a check may need ``tolerance=``, or ``verify=False``.
         algorithm: "entropy", "minmax", "percentile" or "mse"; ``algorithms.py`` says what each does. All but "minmax" work on
             histograms, into which tensors of more than 262144 elements go by a sample of at most as many per batch.
         batches: take no more than these from the data; with torch.distributed, no more over all ranks.
-        cache: a JSON file, read where it exists, else written.
+        cache: a JSON file, read where it exists, else written. It serves any choice of precisions and any TensorRT: a tensor
+            has one name, its module path and op as traced. What it lacks is calibrated and added, where it is of this model
+            and algorithm. ``null`` stands for a tensor that holds infinities.
         batch_to_inputs: from a batch to what the model is called with: a tensor, a tuple of positional inputs, or a dict of
             keyword inputs.
         percentile: of "percentile": the share of magnitudes that are not clipped, in percent.
-        force: take the cache of another model or algorithm.
+        force: take the cache of another model, graph or algorithm, where it has all that is needed.
         progress: show a bar (tqdm, where it is installed) or lines on stderr, once it takes longer than a second.
 
     Raises:
         ConfigError: a value that cannot be.
     """
 
-    data: Any
+    data: Any = None
     algorithm: str = "entropy"
     batches: int = 512
     cache: str | os.PathLike[str] | None = None
@@ -72,6 +76,13 @@ class Calibration:
         self._check_data()
 
     def _check_data(self) -> None:
+        if self.data is None:
+            if self.cache is None:
+                raise ConfigError(
+                    "calibration: there is no data and no cache; give a DataLoader, a Dataset, an iterable of batches or a "
+                    "folder of images, or cache= a file that an earlier calibration wrote"
+                )
+            return
         if isinstance(self.data, torch.Tensor):
             raise ConfigError(
                 "calibration: data is a tensor, which could be one batch or many; write [x] for one, x.split(8) for many"

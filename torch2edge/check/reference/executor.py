@@ -94,6 +94,16 @@ class ReferenceExecutor:
         self._plans: dict[frozenset[str], list[Step]] = {}
         self._check_names()
 
+    def feed(self, names: Sequence[str], tensors: Sequence[torch.Tensor]) -> dict[str, torch.Tensor]:
+        """Inputs for ``run``: on the CPU, in the dtypes that the network has for them.
+
+        Args:
+            names: the network's input for each tensor, "" for none.
+            tensors: of the same kinds, in perhaps wider or narrower dtypes.
+        """
+        dtypes = {tensor.name: tensor.dtype for tensor in self._inputs}
+        return {name: t.detach().cpu().to(dtypes[name]) for name, t in zip(names, tensors) if name}
+
     def run(
         self,
         inputs: Mapping[str, torch.Tensor],

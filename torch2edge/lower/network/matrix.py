@@ -24,12 +24,26 @@ def axes_mask(dims: Sequence[int], ndim: int) -> int:
     return mask
 
 
+def _one_matrix_for_many(a: Value, b: Value) -> bool:
+    """Whether a batch of matrices meets one matrix of weights: then all their rows are rows of one product.
+
+    As a batch TensorRT 8.6.0 reads the weights once per matrix: (197, 1, 768) by (768, 2304) in half took 0.14 ms more on
+    an H200 than (197, 768) did.
+    """
+    batch = a.shape[:-2] if isinstance(a, Tensor) else ()
+    return isinstance(b, torch.Tensor) and b.ndim == 2 and not all(same(size, 1) for size in batch)
+
+
 class Matrix(Quantize):
     """Layers that combine elements along axes."""
 
     def matmul(self, a: Value, b: Value, transpose_a: bool = False, transpose_b: bool = False) -> Tensor:
         """Matrix product of the last two axes with broadcast of the others; both at least 2-D."""
         dtype = self.result_type(a, b)
+        if _one_matrix_for_many(a, b) and dtype.is_floating_point and not transpose_a:
+            assert isinstance(a, Tensor)
+            rows = self.matmul(self.reshape(a, (-1, a.shape[-1])), b, False, transpose_b)
+            return self.reshape(rows, (*a.shape[:-1], rows.shape[-1]))
         rank = max(v.ndim for v in (a, b))  # type: ignore[union-attr]
         x, y = self._of_rank(a, rank, dtype), self._of_rank(b, rank, dtype)
         if not dtype.is_floating_point:

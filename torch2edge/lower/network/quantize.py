@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from ..._trt import trt
+from ..._trt import to_trt_dtype, trt
 from ...errors import ConversionError
 from .core import Tensor, Value
 from .pointwise import Pointwise
@@ -30,8 +30,8 @@ class Quantize(Pointwise):
     """Layers between floats and INT8.
 
     Scales are float32 and positive: a number (a tensor of one element) for the whole tensor, or a tensor of
-    ``x.shape[axis]`` elements for the indices of ``axis``. Both layers compute in float32, the one type that every
-    TensorRT documents for them; halves are cast before and behind.
+    ``x.shape[axis]`` elements for the indices of ``axis``. Halves go in and come out as they are where TensorRT takes them
+    beside a float32 scale, else they are cast before and behind.
     """
 
     def quantize(self, x: Value, scale: torch.Tensor, axis: int | None = None) -> Tensor:
@@ -40,7 +40,8 @@ class Quantize(Pointwise):
         Raises:
             ConversionError: a scale that is not positive, or a number of scales that does not fit the axis.
         """
-        t = self.tensor(x, torch.float32)
+        t = self.tensor(x)
+        t = t if self._quantized_as_it_is(t.dtype) else self.cast(t, torch.float32)
         if isinstance(x, torch.Tensor) and t.ndim == 2 and axis in (1, -1) and not self.capabilities.quantizes_elementwise:
             raise ConversionError(
                 "a matrix that is quantized along its second axis: this TensorRT computes something else with it; quantize "
@@ -69,15 +70,20 @@ class Quantize(Pointwise):
         if x.ndim == 0:
             return self.reshape(self.dequantize(self.reshape(x, (1,)), scale, None, dtype), ())
         steps = self._scale(scale, x, axis)
+        given = dtype if self._quantized_as_it_is(dtype) else torch.float32
         if self.capabilities.quantize_output_type:
-            layer = self.layer(self.raw.add_dequantize(x.raw, steps.raw, trt.DataType.FLOAT))
+            layer = self.layer(self.raw.add_dequantize(x.raw, steps.raw, to_trt_dtype(given)))
         else:
             layer = self.layer(self.raw.add_dequantize(x.raw, steps.raw))
-        result = self.cast(self._along(layer, axis, torch.float32, x), dtype)
+        result = self.cast(self._along(layer, axis, given, x), dtype)
         codes = self.codes.get(x.raw.name)
         if codes is not None and codes.axis == axis:
             self.codes[result.raw.name] = Codes(codes.constant, codes.scale, axis, scale)
         return result
+
+    def _quantized_as_it_is(self, dtype: torch.dtype) -> bool:
+        """Whether the layers take and give a float type without a cast."""
+        return dtype == torch.float32 or (self.capabilities.quantizes_half and dtype.is_floating_point and dtype.itemsize == 2)
 
     def requantized(self, t: Tensor, change: Callable[[torch.Tensor], torch.Tensor], shift: int = 0) -> Tensor | None:
         """``change(t)`` of a constant that was quantized and dequantized: the constant is changed, not what comes of it.
