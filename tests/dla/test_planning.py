@@ -12,7 +12,7 @@ from torch import nn
 
 import torch2edge
 from torch2edge import ConfigError, ConversionError, DlaPlan, InputError, plan_dla
-from torch2edge._trt import trt
+from torch2edge._trt import trt, why_no_dla
 
 
 class Two(nn.Module):
@@ -133,11 +133,11 @@ def test_dynamic_shapes_are_refused(model):
         plan_dla(model, [varying])
 
 
-def test_a_real_build_for_the_dla_is_still_refused_where_there_is_none(model):
-    if torch2edge._trt.capabilities().dla_api:
-        pytest.skip("this TensorRT has DLA support")
-    with pytest.raises(ConfigError, match="has no DLA support"):
-        torch2edge.convert(model, [X], default_device_type=trt.DeviceType.DLA, fp16=True)
+def test_a_real_build_for_the_dla_alone_is_still_refused_where_there_is_none(model):
+    if not why_no_dla():
+        pytest.skip("here is a DLA")
+    with pytest.raises(ConfigError, match="plan_dla tells, without a board"):
+        torch2edge.convert(model, [X], default_device_type="dla", fp16=True, gpu_fallback=False)
 
 
 # ---- precisions ---------------------------------------------------------------------------------------------------------
