@@ -71,6 +71,8 @@ def test_devices(factory, capsys):
         (["--model", "torchvision:resnet18", "--onnx", "x.onnx"], "give either --model or --onnx"),
         (["--model", "torchvision:resnet18"], "--shape is needed"),
         (["--onnx", "no.onnx"], "there is no such file"),
+        (["--onnx", "no.onnx", "--half"], "--half: no.onnx has its weights, dtypes and inputs in it"),
+        (["--model", "no.onnx", "--weights", "w.pth"], "--weights: no.onnx has its weights"),
         (["--model", "FACTORY:inside", "--shape", "1:2:4x3x8x8"], "takes fixed sizes here"),
         (["--model", "FACTORY:inside", "--shape", "1x3x8x8", "--tensorrt", "10.9"], "has DLA up to 10.7"),
         (["--model", "FACTORY:inside", "--shape", "1x3x8x8", "--json", "/no/such/folder/x"], "there is no folder"),

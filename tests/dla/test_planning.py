@@ -12,7 +12,7 @@ from torch import nn
 
 import torch2edge
 from torch2edge import ConfigError, ConversionError, DlaPlan, InputError, plan_dla
-from torch2edge._trt import trt
+from torch2edge._trt import capabilities, trt, why_no_dla
 
 
 class Two(nn.Module):
@@ -133,11 +133,11 @@ def test_dynamic_shapes_are_refused(model):
         plan_dla(model, [varying])
 
 
-def test_a_real_build_for_the_dla_is_still_refused_where_there_is_none(model):
-    if torch2edge._trt.capabilities().dla_api:
-        pytest.skip("this TensorRT has DLA support")
-    with pytest.raises(ConfigError, match="has no DLA support"):
-        torch2edge.convert(model, [X], default_device_type=trt.DeviceType.DLA, fp16=True)
+def test_a_real_build_for_the_dla_alone_is_still_refused_where_there_is_none(model):
+    if not why_no_dla():
+        pytest.skip("here is a DLA")
+    with pytest.raises(ConfigError, match="plan_dla tells, without a board"):
+        torch2edge.convert(model, [X], default_device_type="dla", fp16=True, gpu_fallback=False)
 
 
 # ---- precisions ---------------------------------------------------------------------------------------------------------
@@ -153,6 +153,8 @@ def test_without_fp16_and_int8_nothing_is_on_the_dla(model):
 
 
 def test_a_strongly_typed_board_is_told_precisions_by_casts(model):
+    if not capabilities().strongly_typed:
+        pytest.skip("this TensorRT chooses precisions itself, and so its networks have no casts")
     plan = plan_dla(model, [X], tensorrt="11.4.1", fp16=True)
     casts = [row for row in plan.layers if row.type == "CAST"]
     assert casts
@@ -165,8 +167,9 @@ def test_a_strongly_typed_board_is_told_precisions_by_casts(model):
 def test_quantize_layers_get_a_note():
     net = Net()
     scale = net.constant()
-    quantized = net.raw.add_quantize(net.input(1, 2, 3, 4), scale, trt.DataType.INT8).get_output(0)
-    net.output(net.raw.add_dequantize(quantized, scale, trt.DataType.FLOAT).get_output(0))
+    told = capabilities().quantize_output_type
+    quantized = net.raw.add_quantize(net.input(1, 2, 3, 4), scale, *[trt.DataType.INT8] * told).get_output(0)
+    net.output(net.raw.add_dequantize(quantized, scale, *[trt.DataType.FLOAT] * told).get_output(0))
     plan = net.plan(int8=True)
     assert [row.rule for row in plan.layers] == ["explicit-quantization"] * 2
     assert any("quantize layers" in note for note in plan.notes)
@@ -182,6 +185,17 @@ def test_a_finished_network(model):
     assert [row.module for row in plan.layers][:2] == ["first.0", "first.1"]
     plan = plan_dla(module.network, device_types={"third": "dla", "third.1/sigmoid": "gpu"})
     assert plan.loadables == [["third.0/convolution"]]
+
+
+def test_an_exported_program(model):
+    plan = plan_dla(torch.export.export(model, (X,)), [X])
+    assert [row.type for row in plan.layers] == [row.type for row in plan_dla(model, [X]).layers]
+    assert len(plan.loadables) == 2
+
+
+def test_what_is_no_model():
+    with pytest.raises(InputError, match=r"must be a torch\.nn\.Module"):
+        plan_dla(lambda x: x, [X])
 
 
 def test_an_onnx_file_has_its_own_names(model, tmp_path):

@@ -140,3 +140,42 @@ def test_the_planner_says_what_logs_say_of_a_yolo_head():
     assert reasons["/model.10/m/m.0/attn/MatMul"] == (
         "/model.10/m/m.0/attn/MatMul: MatMul is unsupported on DLA, relax constraints or use Convolution layer instead."
     )
+
+
+def test_the_attention_of_a_yolo_11():
+    """GH ultralytics/ultralytics#18012: FP16, TensorRT 8.5.2 on AGX Orin.
+
+    The log has these layers on the GPU, ``{ForeignNode[.../pe/conv/Conv]}`` alone, and the next subgraph from the sum on.
+    """
+    net, none, turned = Net(), trt.MatrixOperation.NONE, trt.MatrixOperation.TRANSPOSE
+    add = net.raw
+
+    def named(layer, name):
+        layer.name = name
+        return layer.get_output(0)
+
+    def reshape(x, *shape, name):
+        layer = add.add_shuffle(x)
+        layer.reshape_dims = shape
+        return named(layer, name)
+
+    def part(x, start, size):
+        return named(add.add_slice(x, (0, 0, start, 0), (1, 2, size, 400), (1,) * 4), f"Split {start}")
+
+    qkv = named(net.convolution(net.relu(net.input(1, 128, 20, 20)), 256), "qkv/conv/Conv")
+    heads = reshape(qkv, 1, 2, 128, 400, name="Reshape")
+    q, k, v = part(heads, 0, 32), part(heads, 32, 32), part(heads, 64, 64)
+    scores = named(add.add_matrix_multiply(q, turned, k, none), "MatMul")
+    scores = named(add.add_elementwise(scores, net.constant(1, 1, 1, 1), trt.ElementWiseOperation.PROD), "Mul")
+    softmax = add.add_softmax(scores)
+    softmax.axes = 1 << 3
+    mixed = named(add.add_matrix_multiply(v, none, named(softmax, "Softmax"), turned), "MatMul_1")
+    mixed = reshape(mixed, 1, 128, 20, 20, name="Reshape_1")
+    place = named(net.convolution(reshape(v, 1, 128, 20, 20, name="Reshape_2"), 128), "pe/conv/Conv")
+    total = named(add.add_elementwise(mixed, place, trt.ElementWiseOperation.SUM), "Add")
+    net.output(named(net.convolution(total, 128), "proj/conv/Conv"))
+    plan = net.plan(tensorrt="8.5.2", fp16=True)
+    assert {row.name for row in plan.fallbacks} == {"Reshape", "MatMul", "MatMul_1", "Reshape_2", "Reshape_1"}
+    assert ["pe/conv/Conv"] in plan.loadables
+    assert ["Add", "proj/conv/Conv"] in plan.loadables
+    assert ["Mul", "Softmax"] in plan.loadables

@@ -70,6 +70,9 @@ def _given(arguments: argparse.Namespace) -> tuple[Any, list[Any]]:
     if (arguments.model is None) == (arguments.onnx is None):
         raise ConfigError("plan-dla: give either --model or --onnx")
     file = arguments.onnx or (arguments.model if arguments.model.endswith(".onnx") else None)
+    for option in ("weights", "half", "dtype", "list") if file else ():
+        if getattr(arguments, option):
+            raise ConfigError(f"--{option}: {file} has its weights, dtypes and inputs in it")
     if file and not arguments.shape:
         return file, []
     shapes, dtypes = declared(arguments)

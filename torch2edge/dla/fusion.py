@@ -56,4 +56,4 @@ def _flattens(layer: Layer) -> bool:
     if layer.type not in ("SHUFFLE", "SQUEEZE") or any(reader.type != "MATRIX_MULTIPLY" for reader in layer.readers):
         return False
     before, after = layer.first.shape or (), layer.outputs[0].shape or ()
-    return len(before) == 4 and before[2:] == (1, 1) and after == before[:2]
+    return len(before) == 4 and after == before[:2]

@@ -39,21 +39,62 @@ def limit_of(at: Setting) -> Limit:
     return next(row for row in LIMITS if not row.until or at.version < version(row.until))
 
 
-def form(
-    layers: Sequence[Layer], on_dla: Iterable[Layer], joined: Mapping[int, Layer], gone: Iterable[int]
-) -> list[list[Layer]]:
-    """Subgraphs: the largest groups of connected layers on the DLA that run as one, in the order of the network.
+def form(layers: Sequence[Layer], on_dla: Iterable[Layer], gone: Iterable[int]) -> list[list[Layer]]:
+    """Subgraphs: connected layers that run between the same two turns of the GPU, in the order of the network.
 
-    Two layers are in one group only if nothing outside of it is between them, or TensorRT could not run it as a whole, and if
-    their batches are equal [S0 D].
+    TensorRT takes turns: all layers for the GPU that are ready, then all for the DLA that are ready, and so on. A layer that
+    is ready early is therefore in an early subgraph, also where what reads it has to wait for the GPU: in the log of
+    GH ultralytics/ultralytics#18012 ``pe/conv/Conv`` is one subgraph, and the sum after it begins the next. (In TensorRT 7, GH
+    jkjung-avt/tensorrt_demos#200, all that was ready made one subgraph, connected or not.) Layers of two batches are apart
+    [S0 D].
 
     Args:
         layers: all that are in the engine.
         on_dla: those on the DLA.
-        joined: index of a layer -> the layer that it becomes part of.
         gone: indices of layers that go away: what reads from them reads from their makers.
     """
-    return _Grouping(layers, {layer.index for layer in on_dla}, joined, set(gone)).groups()
+    wanted = {layer.index for layer in on_dla} - set(gone)
+    order = _sorted(layers)
+    makers = {layer.index: _makers(layer, set(gone)) for layer in order}
+    turns = _turns(order, wanted, makers)
+    home: dict[int, list[Layer]] = {}
+    for layer in order:
+        if layer.index not in wanted:
+            continue
+        group = home[layer.index] = [layer]
+        for maker in makers[layer.index]:
+            if maker.index in wanted and turns[maker.index] == turns[layer.index] and home[maker.index] is not group:
+                group = _merge(home, home[maker.index], group)
+    groups = {id(group): sorted(group, key=lambda layer: layer.index) for group in home.values()}
+    return sorted(groups.values(), key=lambda group: group[0].index)
+
+
+def _makers(layer: Layer, gone: set[int]) -> list[Layer]:
+    """What a layer reads from, through layers that go away."""
+    found: list[Layer] = []
+    for maker in layer.makers:
+        found += _makers(maker, gone) if maker.index in gone else [maker]
+    return found
+
+
+def _turns(order: Sequence[Layer], wanted: set[int], makers: Mapping[int, list[Layer]]) -> dict[int, int]:
+    """Which turn of its device each layer runs in; the GPU's turn n is before the DLA's turn n."""
+    turns: dict[int, int] = {}
+    for layer in order:
+        before = [maker for maker in makers[layer.index] if maker.index in turns]
+        turn = 0
+        for maker in before:
+            waits = maker.index in wanted and (layer.index not in wanted or _batch(maker) != _batch(layer))
+            turn = max(turn, turns[maker.index] + waits)
+        turns[layer.index] = turn
+    return turns
+
+
+def _merge(home: dict[int, list[Layer]], into: list[Layer], other: list[Layer]) -> list[Layer]:
+    into += other
+    for layer in other:
+        home[layer.index] = into
+    return into
 
 
 def keep(groups: Sequence[list[Layer]], joined: Mapping[int, Layer], most: int) -> list[list[Layer]]:
@@ -65,69 +106,6 @@ def keep(groups: Sequence[list[Layer]], joined: Mapping[int, Layer], most: int) 
     sizes = [sum(1 for layer in group if layer.index not in joined) for group in groups]
     best = sorted(range(len(groups)), key=lambda i: (-sizes[i], i))[:most]
     return [groups[i] for i in sorted(best)]
-
-
-class _Grouping:
-    """Union of neighbours, one layer after the other."""
-
-    def __init__(self, layers: Sequence[Layer], wanted: set[int], joined: Mapping[int, Layer], gone: set[int]) -> None:
-        self.wanted, self.joined, self.gone = wanted, joined, gone
-        self.order = _sorted(layers)
-        self.place = {layer.index: i for i, layer in enumerate(self.order)}
-        self.readers: dict[int, list[int]] = {layer.index: [] for layer in self.order}
-        self.makers = {layer.index: self._makers(layer) for layer in self.order}
-        for reader, makers in self.makers.items():
-            for maker in makers:
-                self.readers[maker].append(reader)
-        self.home: dict[int, int] = {}  # layer -> the first layer of its group
-        self.members: dict[int, list[int]] = {}
-
-    def _makers(self, layer: Layer) -> list[int]:
-        found: list[int] = []
-        for maker in layer.makers:
-            found += self._makers(maker) if maker.index in self.gone else [maker.index]
-        return list(dict.fromkeys(found))
-
-    def groups(self) -> list[list[Layer]]:
-        by_index = {layer.index: layer for layer in self.order}
-        for layer in self.order:
-            if layer.index not in self.wanted or layer.index in self.gone:
-                continue
-            self.home[layer.index], self.members[layer.index] = layer.index, [layer.index]
-            for maker in self.makers[layer.index]:
-                if maker in self.home and self._fit(self.home[layer.index], self.home[maker], by_index):
-                    self._merge(self.home[maker], self.home[layer.index])
-        found = [sorted(members) for members in self.members.values()]
-        return [[by_index[i] for i in members] for members in sorted(found)]
-
-    def _merge(self, into: int, other: int) -> None:
-        for index in self.members.pop(other):
-            self.home[index] = into
-            self.members[into].append(index)
-
-    def _fit(self, one: int, two: int, by_index: Mapping[int, Layer]) -> bool:
-        if one == two:
-            return False
-        first, second = by_index[self.members[one][0]], by_index[self.members[two][0]]
-        return _batch(first) == _batch(second) and not self._outside(one, two)
-
-    def _outside(self, one: int, two: int) -> bool:
-        """Whether a way leads from the two groups out and in again; another group is run as a whole, so is one step of it."""
-        inside = {*self.members[one], *self.members[two]}
-        last = max(self.place[index] for index in inside)
-        todo = [r for index in inside for r in self.readers[index] if r not in inside]
-        seen: set[int] = set()
-        while todo:
-            index = todo.pop()
-            if index in seen or self.place[index] > last:
-                continue
-            unit = self.members[self.home[index]] if index in self.home else [index]
-            seen.update(unit)
-            following = [r for member in unit for r in self.readers[member]]
-            if any(r in inside for r in following):
-                return True
-            todo += following
-        return False
 
 
 def _batch(layer: Layer) -> int:

@@ -114,7 +114,7 @@ def _between(layer: Layer, on_dla: set[int]) -> bool:
 
 def _count(state: _State, at: Setting) -> None:
     """Form the loadables, and send to the GPU what a core does not take."""
-    formed = form(state.layers, state.on_dla(), state.fused.joined, state.fused.gone)
+    formed = form(state.layers, state.on_dla(), state.fused.gone)
     limit = limit_of(at)
     state.groups = keep(formed, state.fused.joined, limit.count)
     kept = {layer.index for group in state.groups for layer in group}
