@@ -97,7 +97,7 @@ def test_the_plan_of_the_dla_document_is_printed(tmp_path):
     assert "DLA plan for orin, TensorRT 8.6, int8+fp16" in printed
     assert "\nFalse\n[['conv1/convolution', " in printed
     assert "'DLA_MANAGED_SRAM': 1048576" in printed
-    assert len(blocks("docs/dla.md", "py")) == 1  # what needs a board, and is not run
+    assert len(blocks("docs/dla.md", "py")) == 2  # what needs a board, and is not run
 
 
 def commands() -> list[tuple[str, str]]:

@@ -104,6 +104,7 @@ def test_only_api_and_the_command_know_the_stages():
         "api",
         "comparison",
         "contribution",
+        "dla_loadable",
         "dla_planning",
         "marked",
         "partition",

@@ -239,6 +239,22 @@ class BuildSession:
         if added < 0:
             raise BuildError(_explain("TensorRT refused an optimization profile"))
 
+    def stand_alone(self, inputs: Any, outputs: Any) -> None:
+        """Build a DLA loadable for cuDLA: inputs and outputs in these formats (``dla.formats.Format``), nothing converted.
+
+        In a strongly typed network the tensors have their dtypes already.
+        """
+        config, network = self.config, self.network
+        config.engine_capability = trt.EngineCapability.DLA_STANDALONE
+        config.clear_flag(trt.BuilderFlag.GPU_FALLBACK)
+        config.set_flag(trt.BuilderFlag.DIRECT_IO)
+        tensors = [(network.get_input(i), inputs) for i in range(network.num_inputs)]
+        tensors += [(network.get_output(i), outputs) for i in range(network.num_outputs)]
+        for tensor, told in tensors:
+            tensor.allowed_formats = 1 << int(getattr(trt.TensorFormat, told.layout))
+            if not self.strong:
+                tensor.dtype = trt.DataType.INT8 if told.precision == "int8" else trt.DataType.HALF
+
     def place(self, layers: Iterable[Any]) -> None:
         """Give each layer (``network.core.Layer``) its device; the default is said to each too, to be read back."""
         for layer in layers:
