@@ -1,4 +1,4 @@
-"""build_loadable(): a model as a DLA loadable for cuDLA, without TensorRT at run time. Part of api.py, knows the stages too."""
+"""build_loadable(): a model as a DLA loadable, for cuDLA and no TensorRT at run time. Part of api.py, knows the stages too."""
 
 from __future__ import annotations
 
