@@ -2,9 +2,9 @@
 
     python benchmarks/runtime.py [--level 0] [--out benchmarks/results]
 
-bare: ``execute_async_v3`` on the current stream's handle, addresses set once. forward: the module on a CUDA tensor of the right
-shape, fresh outputs. Host: microseconds until the call returns; latency: until its work is done (a synchronize is in it). In
-rounds of twenty calls each in a drawn order, the GPU idle before each call; medians. fp16, batch 1, random weights.
+bare: ``execute_async_v3`` on the current stream's handle, addresses set once. forward: the module on a CUDA tensor of the
+right shape, fresh outputs. Host: microseconds until the call returns; latency: until its work is done (with a synchronize).
+In rounds of twenty calls each in a drawn order, the GPU idle before each call; medians. fp16, batch 1, random weights.
 """
 
 from __future__ import annotations
