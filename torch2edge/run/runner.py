@@ -93,14 +93,39 @@ class Runner:
         try:
             mine: _Held = self._contexts.held[profile]
         except (AttributeError, KeyError):
-            mine = self._new(raw, device, profile)
+            mine = self._new(device, profile)
         if mine.raw != raw:
             mine.stream, mine.raw = torch.cuda.current_stream(device), raw
             mine.stream.wait_event(mine.done)
         return mine
 
-    def _new(self, raw: int, device: torch.device, profile: int | None) -> _Held:
-        stream = torch.cuda.current_stream(device)
+    def taken(self, tensors: Sequence[torch.Tensor]) -> list[torch.Tensor]:
+        """Of the tensors of a call those that the engine takes, as it takes them."""
+        return [
+            t if plain and t.is_contiguous() and not t.data_ptr() % ALIGNMENT else _ready(t, dtype, name)
+            for t, (_, name, dtype, plain) in zip([tensors[i] for i, _, _, _ in self._taken], self._taken)
+        ]
+
+    def given(self, results: list[torch.Tensor]) -> list[torch.Tensor]:
+        """Outputs in the dtypes that they are to have."""
+        return [r.to(d) for r, (_, d, _) in zip(results, self._outputs)] if self._cast else results
+
+    def bound(self, inputs: Sequence[torch.Tensor], profile: int | None) -> tuple[_Held, list[torch.Tensor]]:
+        """A context of its own that reads these tensors (as of ``taken``), and the outputs that it writes."""
+        device = inputs[0].device if inputs else torch.device("cuda", torch.cuda.current_device())
+        held = self._made(torch.cuda.current_stream(device), device, profile)
+        results = self._empty(held, inputs, device)
+        self._tell(held, [*inputs, *results], device)
+        return held, results
+
+    def _new(self, device: torch.device, profile: int | None) -> _Held:
+        held = self._made(torch.cuda.current_stream(device), device, profile)
+        held.done.record(held.stream)
+        vars(self._contexts).setdefault("held", {})[profile] = held
+        return held
+
+    def _made(self, stream: torch.cuda.Stream, device: torch.device, profile: int | None) -> _Held:
+        raw = int(stream.cuda_stream)
         context = self._engine.create_execution_context()
         if context is None:
             raise ExecutionError("TensorRT gave no execution context: " + "; ".join(last_errors(2)))
@@ -110,10 +135,7 @@ class Runner:
         if profile is None and all(0 not in shape for _, _, shape in self._outputs):
             templates = [torch.empty(1, dtype=carried(d), device=device).expand(shape) for _, d, shape in self._outputs]
         told = [0] * len(self._names)
-        held = _Held(context, stream, raw, torch.cuda.Event(), told, templates, profile is not None)
-        held.done.record(stream)
-        vars(self._contexts).setdefault("held", {})[profile] = held
-        return held
+        return _Held(context, stream, raw, torch.cuda.Event(), told, templates, profile is not None)
 
     def _output_shapes(self, held: _Held, shapes: tuple[tuple[int, ...], ...]) -> list[tuple[int, ...]]:
         """The shapes of the outputs for these shapes of the inputs that the engine takes, which the context is told."""
@@ -149,10 +171,7 @@ class Runner:
     def _enqueue(self, tensors: Sequence[torch.Tensor], profile: int | None, device: torch.device) -> list[torch.Tensor]:
         raw = _raw_stream(device.index)
         held = self._held(raw, device, profile)
-        kept = [  # TensorRT keeps no reference to what it reads and writes
-            t if plain and t.is_contiguous() and not t.data_ptr() % ALIGNMENT else _ready(t, dtype, name)
-            for t, (_, name, dtype, plain) in zip([tensors[i] for i, _, _, _ in self._taken], self._taken)
-        ]
+        kept = self.taken(tensors)  # TensorRT keeps no reference to what it reads and writes
         results = self._empty(held, kept, device)
         self._tell(held, [*kept, *results], device)
         if not held.context.execute_async_v3(raw):
@@ -160,7 +179,7 @@ class Runner:
         held.done.record(held.stream)
         for tensor in kept:  # the allocator must not hand their memory to another stream before this one has passed
             tensor.record_stream(held.stream)
-        return [r.to(d) for r, (_, d, _) in zip(results, self._outputs)] if self._cast else results
+        return self.given(results)
 
     def _empty(self, held: _Held, inputs: Sequence[torch.Tensor], device: torch.device) -> list[torch.Tensor]:
         """Outputs to be written."""
