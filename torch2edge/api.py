@@ -67,6 +67,7 @@ def convert(
     default_device_type: Any = None,
     dla_core: int | None = None,
     gpu_fallback: bool = True,
+    dla_rewrites: bool = False,
     converters: Mapping[Any, Callable[..., Any]] | None = None,
     optimization_level: int | None = None,
     workspace: int | None = None,
@@ -127,6 +128,10 @@ def convert(
         dla_core: which DLA core to build for and to run on.
         gpu_fallback: layers that the DLA cannot take run on the GPU, all of them where there is no DLA, with a
             ``DLAWarning``; False makes that an error.
+        dla_rewrites: in the modules that are for the DLA, put what it takes in the place of what it does not, where the
+            function stays the same: chains of poolings for large averages, convolutions for the linear layers of a head and
+            for pixel shuffles, products for hardswish, hardsigmoid and SiLU, a convolution's own padding. The report's notes
+            name each.
         converters: ATen overload or module class -> converter, for this call; they come before the registered ones.
         optimization_level: 0 (fast build) to 5 (fast engine); TensorRT's default is 3.
         workspace: most memory for the builder's tactics, in bytes.
@@ -173,9 +178,9 @@ def convert(
         fp16=fp16, bf16=bf16, int8=int8, precisions=chosen, strongly_typed=strongly_typed,
         io_dtype=io_dtype, calibrator=calibrator, sparse=sparse, tf32=tf32,
         optimization_level=optimization_level, workspace=workspace, default_device_type=default_device_type,
-        device_types=placed, dla_core=dla_core, gpu_fallback=gpu_fallback, tactic_sources=tactic_sources,
-        compute_capabilities=tuple(compute_capabilities), fallback=fallback, onnx_exporter=onnx_exporter,
-        onnx_opset=onnx_opset, tolerance=tolerance,
+        device_types=placed, dla_core=dla_core, gpu_fallback=gpu_fallback, dla_rewrites=dla_rewrites,
+        tactic_sources=tactic_sources, compute_capabilities=tuple(compute_capabilities), fallback=fallback,
+        onnx_exporter=onnx_exporter, onnx_opset=onnx_opset, tolerance=tolerance,
     )  # fmt: skip
     if without := options.without_dla():
         warnings.warn(without, DLAWarning, stacklevel=2)
@@ -189,6 +194,7 @@ def convert(
             "fp16": fp16, "bf16": bf16, "int8": int8, "calibrator": calibrator, "strongly_typed": strongly_typed,
             "best": best, "sparse": sparse, "tf32": tf32,
             "default_device_type": default_device_type, "dla_core": dla_core, "gpu_fallback": gpu_fallback,
+            "dla_rewrites": dla_rewrites,
             "converters": converters, "optimization_level": optimization_level, "workspace": workspace,
             "tactic_sources": tactic_sources, "compute_capabilities": compute_capabilities, "keep_network": keep_network,
             "verify": verify, "tolerance": tolerance, "progress": progress,
