@@ -67,7 +67,7 @@ def test_convert() -> None:
     module = converted(default_device_type=DLA, fp16=True)
     assert set(module.report.notes) >= {SWISH, PAD, LINEAR, MEAN}
     assert [layer.name for layer in layers(module.network) if not taken(layer) and type_of(layer) != "CAST"] == []
-    assert max(row.error for row in module.report.outputs) < 1e-2
+    assert max(row.rel_l2 for row in module.report.check) < 1e-2
 
 
 @here
@@ -115,3 +115,33 @@ def test_int8_of_a_rewritten_graph() -> None:
 def test_refused(options: dict[str, Any], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         torch2edge.convert(Net().eval(), [torch.randn(2, 3, 16, 16)], dla_rewrites=True, **options)
+
+
+class Half(nn.Module):
+    """A part that converts, one that does not, and another that does."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.last = Net(), nn.Sequential(nn.Linear(4, 4), nn.Hardswish(), nn.Linear(4, 4), nn.Linear(4, 4))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.last(torch.special.bessel_j0(self.first(x)))
+
+
+@here
+@pytest.mark.filterwarnings("ignore::torch2edge.ReferenceWarning")
+@pytest.mark.filterwarnings("ignore::torch2edge.DLAWarning")
+def test_parts_that_have_nothing_for_the_dla_are_left_alone() -> None:
+    options = {"device_types": {"first": DLA}, "fp16": True, "fallback": "torch", "dla_rewrites": True}
+    module = torch2edge.convert(Half().eval(), [torch.randn(2, 3, 16, 16)], min_ops=1, **options, **FAST)
+    notes = {path: part.report.notes for path, part in module.parts.items()}
+    assert any("hardswish became" in note for note in notes["first"])
+    assert not any("became" in note for note in notes["last"])
+
+
+@here
+@pytest.mark.filterwarnings("ignore::torch2edge.ReferenceWarning")
+def test_compare_knows_what_is_left_of_the_model() -> None:
+    module = converted(default_device_type=DLA, fp16=True)
+    rows = torch2edge.compare(module).rows
+    assert rows
