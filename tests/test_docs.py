@@ -17,7 +17,7 @@ from torch2edge.cli.main import parser
 from torch2edge.run.engine_file import MAGIC
 
 ROOT = Path(__file__).parent.parent
-DOCUMENTS = ("README.md", "CONTRIBUTING.md", "CHANGELOG.md", "converters/README.md")
+DOCUMENTS = ("README.md", "CONTRIBUTING.md", "CHANGELOG.md", "converters/README.md", "docs/dla.md")
 BLOCK = re.compile(r"^([ ]*)```(\w+)\n(.*?)^[ ]*```", re.MULTILINE | re.DOTALL)
 QUIET = """
 import warnings, torch2edge
@@ -90,6 +90,14 @@ print(torch2edge.convert(Radians().eval(), [torch.randn(4)]).report.check_text()
 """
     )
     assert "ok" in run(code, tmp_path)
+
+
+def test_the_plan_of_the_dla_document_is_printed(tmp_path):
+    printed = run(QUIET + "\n".join(blocks("docs/dla.md", "python")), tmp_path)
+    assert "DLA plan for orin, TensorRT 8.6, int8+fp16" in printed
+    assert "\nFalse\n[['conv1/convolution', " in printed
+    assert "'DLA_MANAGED_SRAM': 1048576" in printed
+    assert len(blocks("docs/dla.md", "py")) == 2  # what needs a board, and is not run
 
 
 def commands() -> list[tuple[str, str]]:

@@ -100,8 +100,22 @@ def test_only_api_and_the_command_know_the_stages():
             knowing.add(module)
     knowing -= {"torch2edge", "torch2edge.cli"}  # torch2edge/__init__.py only passes names on
     inside = {m for m in knowing if stage_of(m) != "integrations"}
-    api = ("api", "comparison", "contribution", "marked", "partition", "partition_data", "prepare", "roads", "search")
-    assert inside <= {f"torch2edge.{name}" for name in (*api, "verification")}
+    api = (
+        "api",
+        "comparison",
+        "contribution",
+        "dla_loadable",
+        "dla_planning",
+        "marked",
+        "partition",
+        "partition_data",
+        "placement",
+        "prepare",
+        "roads",
+        "search",
+        "verification",
+    )
+    assert inside <= {f"torch2edge.{name}" for name in api}
 
 
 def test_only_one_file_imports_tensorrt():

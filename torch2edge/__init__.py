@@ -17,6 +17,9 @@ from .api import convert, load, plan  # noqa: E402
 from .build.calibration import Calibration, CalibrationWarning  # noqa: E402
 from .comparison import Comparison, compare  # noqa: E402
 from .cut import Plan  # noqa: E402
+from .dla.plan import DlaPlan  # noqa: E402
+from .dla_loadable import build_loadable  # noqa: E402
+from .dla_planning import plan_dla  # noqa: E402
 from .errors import *  # noqa: E402, F403
 from .lower.registry import converter  # noqa: E402
 from .options import DLAWarning  # noqa: E402
@@ -29,7 +32,7 @@ from .sparsity import sparsify_2to4  # noqa: E402
 __version__ = "0.1.0"
 
 __all__ = [
-    "Calibration", "CalibrationWarning", "Comparison", "DLAWarning", "EdgeModule", "Input", "PartitionReport",
-    "PartitionWarning", "PartitionedModule", "Plan", "ReferenceWarning", "Report", "compare", "convert", "converter", "load",
-    "plan", "sparsify_2to4", "trt", *errors.__all__,
+    "Calibration", "CalibrationWarning", "Comparison", "DLAWarning", "DlaPlan", "EdgeModule", "Input", "PartitionReport",
+    "PartitionWarning", "PartitionedModule", "Plan", "ReferenceWarning", "Report", "build_loadable", "compare", "convert",
+    "converter", "load", "plan", "plan_dla", "sparsify_2to4", "trt", *errors.__all__,
 ]  # fmt: skip

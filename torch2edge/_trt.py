@@ -9,11 +9,13 @@ they ask ``capabilities()``.
 from __future__ import annotations
 
 import collections
+import contextlib
 import functools
 import importlib
 import importlib.util
 import logging
 import os
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -28,6 +30,7 @@ _NO_DRIVER = "cudaError 35"  # TensorRT-RTX says so again and again where there 
 logger_name = "torch2edge.tensorrt"
 _log = logging.getLogger(logger_name)
 _errors: collections.deque[str] = collections.deque(maxlen=50)
+_recording: list[str] | None = None
 
 
 @functools.cache
@@ -187,11 +190,24 @@ def logger() -> Any:
             trt.ILogger.__init__(self)  # pybind11 trampolines crash when the base is not initialised by name
 
         def log(self, level: Any, message: str) -> None:
+            if _recording is not None:
+                _recording.append(message)
             if levels[level] == logging.ERROR and _NO_DRIVER not in message:
                 _errors.append(message.strip())
             _log.log(levels[level], message)
 
     return Logger()
+
+
+@contextlib.contextmanager
+def recorded() -> Iterator[list[str]]:
+    """All that TensorRT says meanwhile, of every severity, line by line."""
+    global _recording
+    before, _recording = _recording, []
+    try:
+        yield _recording
+    finally:
+        _recording = before
 
 
 # Quiet by default: TensorRT's errors come back in our exceptions, its warnings only on request.

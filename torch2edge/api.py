@@ -29,6 +29,7 @@ from .modules import by_path
 from .options import FALLBACKS, DLAWarning, Options
 from .partition import MIN_OPS, part_converter, partition, plan
 from .partition_data import whole_data
+from .placement import prepare_dla, truth
 from .prepare import Call, calibration_of
 from .roads import Kept, configure, network, opened
 from .run import EdgeModule, PartitionedModule, read
@@ -68,6 +69,7 @@ def convert(
     dla_core: int | None = None,
     gpu_fallback: bool = True,
     dla_rewrites: bool = False,
+    dla_pools: Mapping[str, int] | None = None,
     converters: Mapping[Any, Callable[..., Any]] | None = None,
     optimization_level: int | None = None,
     workspace: int | None = None,
@@ -132,6 +134,9 @@ def convert(
             function stays the same: chains of poolings for large averages, convolutions for the linear layers of a head and
             for pixel shuffles, products for hardswish, hardsigmoid and SiLU, a convolution's own padding. The report's notes
             name each.
+        dla_pools: limits of the memory of a DLA, in bytes, powers of two: "DLA_MANAGED_SRAM", "DLA_LOCAL_DRAM" (for each
+            loadable's tensors) or "DLA_GLOBAL_DRAM" (for its weights). By default TensorRT's own, or what the plan needs if
+            that is more.
         converters: ATen overload or module class -> converter, for this call; they come before the registered ones.
         optimization_level: 0 (fast build) to 5 (fast engine); TensorRT's default is 3.
         workspace: most memory for the builder's tactics, in bytes.
@@ -179,8 +184,9 @@ def convert(
         io_dtype=io_dtype, calibrator=calibrator, sparse=sparse, tf32=tf32,
         optimization_level=optimization_level, workspace=workspace, default_device_type=default_device_type,
         device_types=placed, dla_core=dla_core, gpu_fallback=gpu_fallback, dla_rewrites=dla_rewrites,
-        tactic_sources=tactic_sources, compute_capabilities=tuple(compute_capabilities), fallback=fallback,
-        onnx_exporter=onnx_exporter, onnx_opset=onnx_opset, tolerance=tolerance,
+        dla_pools=dict(dla_pools or {}), tactic_sources=tactic_sources,
+        compute_capabilities=tuple(compute_capabilities), fallback=fallback, onnx_exporter=onnx_exporter,
+        onnx_opset=onnx_opset, tolerance=tolerance,
     )  # fmt: skip
     if without := options.without_dla():
         warnings.warn(without, DLAWarning, stacklevel=2)
@@ -194,7 +200,7 @@ def convert(
             "fp16": fp16, "bf16": bf16, "int8": int8, "calibrator": calibrator, "strongly_typed": strongly_typed,
             "best": best, "sparse": sparse, "tf32": tf32,
             "default_device_type": default_device_type, "dla_core": dla_core, "gpu_fallback": gpu_fallback,
-            "dla_rewrites": dla_rewrites,
+            "dla_rewrites": dla_rewrites, "dla_pools": dla_pools,
             "converters": converters, "optimization_level": optimization_level, "workspace": workspace,
             "tactic_sources": tactic_sources, "compute_capabilities": compute_capabilities, "keep_network": keep_network,
             "verify": verify, "tolerance": tolerance, "progress": progress,
@@ -250,14 +256,15 @@ def _engine(options: Options, todo: _Todo) -> EdgeModule:
         road = network(call, todo.file, todo.traced, options, todo.converting, todo.names)
     graph, lowered, session = road.graph, road.lowered, road.session
     precision = precision_of(road.network_graph, options)
-    note = configure(road, precision)
+    note, on_dla = configure(road, precision), prepare_dla(road)
     with clock("build"):
         plan = session.build()
     limit = options.tolerance if options.tolerance is not None else max(TOLERANCE[p] for p in precision.split("+"))
     report = report_of(graph, road.network_graph, lowered, session, precision, len(plan))
     report.tolerance, report.timings = limit, clock.seconds
+    report.placements, surprises = truth(road, on_dla)
     report.notes[:0] = road.notes
-    report.notes += [n for n in (note, sparsity_note(call.model) if options.sparse else "") if n]
+    report.notes += [n for n in (*surprises, note, sparsity_note(call.model) if options.sparse else "") if n]
     if isinstance(call.model, OnnxModel):
         report.original = call.model.evaluator()
     module = EdgeModule(

@@ -12,10 +12,11 @@ from ._trt import capabilities, dla_cores, trt, why_no_dla
 from .errors import ConfigError
 from .modules import nearest
 
-__all__ = ["CALIBRATORS", "FALLBACKS", "ONNX_EXPORTERS", "PRECISIONS", "DLAWarning", "Options"]
+__all__ = ["CALIBRATORS", "DLA_POOLS", "FALLBACKS", "ONNX_EXPORTERS", "PRECISIONS", "DLAWarning", "Options"]
 
 PRECISIONS = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16, "int8": torch.int8}
 
+DLA_POOLS = ("DLA_MANAGED_SRAM", "DLA_LOCAL_DRAM", "DLA_GLOBAL_DRAM")
 IO_DTYPES = (torch.float32, torch.float16, torch.bfloat16)
 CALIBRATORS = ("pytorch", "tensorrt")
 FALLBACKS = ("error", "onnx", "torch")
@@ -50,6 +51,7 @@ class Options:
     dla_core: int | None = None
     gpu_fallback: bool = True
     dla_rewrites: bool = False
+    dla_pools: Mapping[str, int] = field(default_factory=dict)
     tactic_sources: int | None = None
     compute_capabilities: tuple[str, ...] = ()
     fallback: str = "error"
@@ -212,6 +214,13 @@ class Options:
             raise ConfigError("dla_core is given, but neither device_types nor default_device_type names the DLA")
         if self.dla_rewrites and not wants:
             raise ConfigError("dla_rewrites=True, but neither device_types nor default_device_type names the DLA")
+        if self.dla_pools and not wants:
+            raise ConfigError("dla_pools is given, but neither device_types nor default_device_type names the DLA")
+        for name, size in self.dla_pools.items():
+            if name not in DLA_POOLS:
+                raise ConfigError(f"dla_pools: there is no {name!r}, only {', '.join(map(repr, DLA_POOLS))}")
+            if isinstance(size, bool) or not isinstance(size, int) or size < 4096 or size & (size - 1):
+                raise ConfigError(f"dla_pools[{name!r}] is {size!r}; it must be a power of two of bytes, from 4096 on")
         if not wants:
             return
         missing = why_no_dla()

@@ -139,7 +139,8 @@ def part_converter(
         options = {**settings, "device_types": inside(device_types, path), "precisions": inside(precisions, path)}
         devices = (*options["device_types"].values(), options["default_device_type"])
         if not any(device.name == "DLA" for device in devices if device):
-            options["dla_core"], options["dla_rewrites"] = None, False
+            options["dla_core"] = options["dla_pools"] = None
+            options["dla_rewrites"] = False
         options["int8"] = options["int8"] and options["precisions"].get("", "int8") == "int8"
         return options
 

@@ -76,6 +76,7 @@ class Prepared:
         notes: for the report.
         folded: modules whose batch norms became part of a convolution.
         ranges: index of a value -> largest magnitude in INT8, for a weakly typed TensorRT.
+        pinned: modules that it must compute in float32, for half has no room.
     """
 
     graph: Graph
@@ -83,6 +84,7 @@ class Prepared:
     notes: list[str] = field(default_factory=list)
     folded: list[str] = field(default_factory=list)
     ranges: dict[int, float] = field(default_factory=dict)
+    pinned: list[str] = field(default_factory=list)
 
 
 def calibration_of(given: Any) -> Calibration | None:
@@ -139,7 +141,8 @@ def _in_precisions(graph: Graph, options: Options, converting: Registry, call: C
     if not options.strong:
         ours = call.calibration is not None and options.calibrator == "pytorch"
         ranges = _ranges(graph, options, call) if ours else {}
-        return Prepared(graph, notes=list(call.notes), ranges=ranges)
+        kept = in_precision(graph, options.float_of, _largest(graph, call.tensors)).kept if options.uses("fp16") else {}
+        return Prepared(graph, notes=[*call.notes, *_notes(kept)], ranges=ranges, pinned=list(kept))
     return typed(graph, options, converting, call)
 
 
@@ -281,16 +284,21 @@ def _origin(model: nn.Module, calibration: Calibration) -> nn.Module:
 
 
 def _largest(graph: Graph, examples: Sequence[torch.Tensor]) -> dict[int, float]:
-    """The largest finite magnitude of each float result, for the example."""
+    """The largest finite magnitude of each float input and result, for the example."""
     found: dict[int, float] = {}
+
+    def note(value: Any, tensor: torch.Tensor) -> None:
+        if value is not None and tensor.is_floating_point() and tensor.numel():
+            low, high = tensor.aminmax()
+            if bool(low.isfinite() & high.isfinite()):
+                found[value.index] = float(torch.maximum(-low, high))
 
     def look(op: Any, results: list[Any]) -> None:
         for value, result in zip(op.outputs, results):
-            if value is not None and result.is_floating_point() and result.numel():
-                low, high = result.aminmax()
-                if bool(low.isfinite() & high.isfinite()):
-                    found[value.index] = float(torch.maximum(-low, high))
+            note(value, result)
 
+    for value, tensor in zip(graph.inputs, examples):
+        note(value, tensor)
     graph.replay(examples, look)
     return found
 

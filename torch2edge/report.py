@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-__all__ = ["CheckRow", "DimRow", "ModuleRow", "Report", "check_table", "table"]
+__all__ = ["CheckRow", "DimRow", "ModuleRow", "PlacementRow", "Report", "check_table", "table"]
 
 
 @dataclass
@@ -51,6 +51,17 @@ class DimRow:
 
 
 @dataclass
+class PlacementRow:
+    """A layer of a network that was to run on a DLA: where the rules have it, and where the build log has it."""
+
+    layer: str
+    module: str
+    planned: str  # "DLA" or "GPU"
+    actual: str  # the same, or "" for a layer that the log does not name
+    reason: str  # the log's, for a layer on the GPU
+
+
+@dataclass
 class Report:
     """Printable account of a conversion; ``to_dict()`` is the same as JSON."""
 
@@ -68,6 +79,7 @@ class Report:
     notes: list[str] = field(default_factory=list)
     original: str = "PyTorch"  # what the engine was compared with
     precisions: dict[str, str] = field(default_factory=dict)  # what max_error= or metric= found, for precisions=
+    placements: list[PlacementRow] = field(default_factory=list)  # where a DLA took part
 
     def to_dict(self) -> dict[str, Any]:
         """The report as plain dicts, lists, strings and numbers."""
@@ -78,7 +90,9 @@ class Report:
         """The inverse of ``to_dict``."""
         modules = [ModuleRow(**row) for row in data["modules"]]
         dims = [DimRow(**row) for row in data.get("dims", [])]
-        return cls(**{**data, "dims": dims, "modules": modules, "check": [CheckRow(**row) for row in data["check"]]})
+        check = [CheckRow(**row) for row in data["check"]]
+        placements = [PlacementRow(**row) for row in data.get("placements", [])]
+        return cls(**{**data, "dims": dims, "modules": modules, "check": check, "placements": placements})
 
     def __str__(self) -> str:
         """Two tables and what else there is to know."""
@@ -90,13 +104,21 @@ class Report:
             [[m.path or "(model)", m.kind, m.ops, m.layers, m.device, m.precision] for m in self.modules],
         )
         dims = [self.dims_text()] if self.dims else []
-        return "\n\n".join([head, *dims, modules, self.check_text(), *([] if not self.notes else ["\n".join(self.notes)])])
+        placed = [self.placements_text()] if self.placements else []
+        return "\n\n".join(
+            [head, *dims, modules, *placed, self.check_text(), *([] if not self.notes else ["\n".join(self.notes)])]
+        )
 
     def dims_text(self) -> str:
         """The sizes that vary: a row per dim and optimization profile, then what the model demands of them."""
         rows = [[d.name if not p else "", d.axes if not p else "", *r] for d in self.dims for p, r in enumerate(d.ranges)]
         lines = [table(["dynamic", "", "min", "opt", "max"], rows)]
         return "\n".join([*lines, *(f"the model demands {c}" for c in self.constraints)])
+
+    def placements_text(self) -> str:
+        """Plan and engine, layer by layer."""
+        rows = [[row.layer, row.planned, row.actual or "joined", row.reason] for row in self.placements]
+        return table(["layer", "planned", "runs on", "reason in the log"], rows)
 
     def check_text(self) -> str:
         """The check alone: a row per output."""

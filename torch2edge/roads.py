@@ -38,6 +38,7 @@ class Road:
     session: BuildSession
     notes: list[str] = field(default_factory=list)
     computed: Graph | None = None  # what the network computes, where precisions made another graph of it
+    pinned: Sequence[str] = ()  # modules that a weakly typed TensorRT must compute in float32
 
     @property
     def network_graph(self) -> Graph:
@@ -131,7 +132,7 @@ def network(
         lowered.folded = [*prepared.folded, *lowered.folded]
         session.quantize(lowered.network, lowered.tensor_names, prepared.ranges, has_quantizers(prepared.graph))
         notes = [*prepared.notes, *_calibrator(prepared.graph, lowered, session, call)]
-        return Road(graph, lowered, session, notes, prepared.graph)
+        return Road(graph, lowered, session, notes, prepared.graph, prepared.pinned)
     except (UnsupportedOpError, ConversionError) as refused:
         if options.fallback != "onnx":
             raise
@@ -190,7 +191,7 @@ def configure(road: Road, precision: str) -> str:
     session, layers = road.session, road.lowered.network.layers
     session.place(layers)
     session.add_profiles(road.lowered.input_names, road.graph.profiles())
-    session.follow_precisions(layers)
+    session.follow_precisions(layers, road.pinned)
     if "fp16" in precision and not session.options.uses("fp16"):
         return session.follow_dtypes(layers, road.lowered.network.constants(torch.float32))
     return ""

@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+import contextlib
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any
 
 import torch
 
-from .._trt import capabilities, clear_errors, dla_cores, last_errors, logger, to_trt_dtype, trt
+from .._trt import capabilities, clear_errors, dla_cores, last_errors, logger, recorded, to_trt_dtype, trt
 from ..errors import BuildError
 from ..modules import nearest
-from ..options import Options
+from ..options import DLA_POOLS, Options
 from .calibration import raise_its_error
 
 __all__ = ["BuildSession"]
-
 DEFAULT_COMPUTE_CAPABILITY = "8.6"
 _IN_INT8 = {"CONVOLUTION", "DECONVOLUTION"}
 # A constant's precision is not ours to say; the others' types are what they do.
@@ -26,6 +26,7 @@ class BuildSession:
 
     Attributes:
         strong: whether the network is strongly typed.
+        log: what TensorRT said during the build, where a DLA is to take part.
         network: an empty INetworkDefinition.
         compute_capabilities: the GPUs to build for, where they can be named.
     """
@@ -37,6 +38,7 @@ class BuildSession:
             raise BuildError(_explain("TensorRT gave no builder"))
         self.strong = options.strong
         self.calibrator: Any = None
+        self.log: list[str] = []
         self.network = self.builder.create_network(self._network_flags(options))
         self.config = self.builder.create_builder_config()
         self.compute_capabilities = self._compute_capabilities()
@@ -137,22 +139,27 @@ class BuildSession:
                 layer.raw.set_output_type(0, trt.DataType.FLOAT)
         return ""
 
-    def follow_precisions(self, layers: Iterable[Any]) -> None:
-        """Make a weakly typed TensorRT compute the modules that were given a precision in it; a build that cannot fails."""
+    def follow_precisions(self, layers: Iterable[Any], pinned: Collection[str] = ()) -> None:
+        """Make a weakly typed TensorRT compute the modules that were given a precision in it; a build that cannot fails.
+
+        Args:
+            layers: ``network.core.Layer`` of every layer.
+            pinned: paths of modules that are to be in float32, whatever they were given.
+        """
         if capabilities().strongly_typed:
             return
-        if self.strong or not self.options.precisions:
+        if self.strong or not (self.options.precisions or pinned):
             return
         self._flag("OBEY_PRECISION_CONSTRAINTS", True)
         for layer in layers:
-            given = nearest(self.options.precisions, layer.module)
+            given = "fp32" if layer.module in pinned else nearest(self.options.precisions, layer.module)
             if given is None or layer.dtype != torch.float32 or layer.raw.type.name in _UNPINNED:
                 continue
             if given == "int8":  # an order only where there are INT8 kernels for any shape
                 if layer.raw.type.name in _IN_INT8:
                     layer.raw.precision = trt.DataType.INT8
                 continue
-            kind = to_trt_dtype(self.options.float_of(layer.module))
+            kind = to_trt_dtype(torch.float32 if given == "fp32" else self.options.float_of(layer.module))
             layer.raw.precision = kind
             layer.raw.set_output_type(0, kind)
 
@@ -187,6 +194,23 @@ class BuildSession:
         self._flag("INT8", True)
         self.config.int8_calibrator = calibrator
 
+    def pools(self) -> dict[str, int]:
+        """The limits of the DLA's memory pools, in bytes, by the names of trt.MemoryPoolType."""
+        return {name: self.config.get_memory_pool_limit(getattr(trt.MemoryPoolType, name)) for name in DLA_POOLS}
+
+    def set_pools(self, limits: Mapping[str, int]) -> None:
+        """Limit the DLA's memory pools: bytes, powers of two, by the names of trt.MemoryPoolType.
+
+        Raises:
+            BuildError: TensorRT does not take one.
+        """
+        clear_errors()
+        for name, size in limits.items():
+            kind = getattr(trt.MemoryPoolType, name)
+            self.config.set_memory_pool_limit(kind, size)
+            if self.config.get_memory_pool_limit(kind) != size:
+                raise BuildError(_explain(f"TensorRT refused {size} bytes for {name}"))
+
     def add_profiles(self, input_names: Sequence[str], profiles: Sequence[Sequence[Sequence[Sequence[int]]]]) -> None:
         """Optimization profiles: each is the (smallest, most usual, largest) shape of every input.
 
@@ -215,6 +239,22 @@ class BuildSession:
         if added < 0:
             raise BuildError(_explain("TensorRT refused an optimization profile"))
 
+    def stand_alone(self, inputs: Any, outputs: Any) -> None:
+        """Build a DLA loadable for cuDLA: inputs and outputs in these formats (``dla.formats.Format``), nothing converted.
+
+        In a strongly typed network the tensors have their dtypes already.
+        """
+        config, network = self.config, self.network
+        config.engine_capability = trt.EngineCapability.DLA_STANDALONE
+        config.clear_flag(trt.BuilderFlag.GPU_FALLBACK)
+        config.set_flag(trt.BuilderFlag.DIRECT_IO)
+        tensors = [(network.get_input(i), inputs) for i in range(network.num_inputs)]
+        tensors += [(network.get_output(i), outputs) for i in range(network.num_outputs)]
+        for tensor, told in tensors:
+            tensor.allowed_formats = 1 << int(getattr(trt.TensorFormat, told.layout))
+            if not self.strong:
+                tensor.dtype = trt.DataType.INT8 if told.precision == "int8" else trt.DataType.HALF
+
     def place(self, layers: Iterable[Any]) -> None:
         """Give each layer (``network.core.Layer``) its device; the default is said to each too, to be read back."""
         for layer in layers:
@@ -230,7 +270,10 @@ class BuildSession:
             InputError: the calibration's data, where a calibrator reads it during the build.
         """
         clear_errors()
-        plan = self.builder.build_serialized_network(self.network, self.config)
+        with contextlib.ExitStack() as stack:
+            if self.options.wants_dla():
+                self.log = stack.enter_context(recorded())
+            plan = self.builder.build_serialized_network(self.network, self.config)
         if self.calibrator is not None:
             raise_its_error(self.calibrator)
         if plan is None:

@@ -27,7 +27,7 @@ from ..run import EdgeModule, PartitionedModule
 from .model import load_model, load_weights
 from .shape import example_inputs, shape
 
-__all__ = ["add_convert", "add_model", "check_writable", "declared", "module_of", "with_list_hint", "write_json"]
+__all__ = ["add_convert", "add_model", "check_writable", "declared", "module_of", "placement", "with_list_hint", "write_json"]
 
 DTYPES = {str(d).removeprefix("torch."): d for d in
           (torch.float32, torch.float16, torch.bfloat16, torch.int32, torch.int64, torch.uint8, torch.bool)}  # fmt: skip
@@ -87,7 +87,7 @@ def add_convert(commands: Any, common: argparse.ArgumentParser) -> None:
     how.add_argument("--onnx-exporter", choices=ONNX_EXPORTERS, default="torchscript", help="which of torch.onnx.export's")
     how.add_argument("--onnx-opset", type=int, metavar="N", help="version of ONNX's operators for the export")
     where = command.add_argument_group("GPU and DLA")
-    where.add_argument("--device-type", action="append", default=[], type=_placement, metavar="PATH=DLA",
+    where.add_argument("--device-type", action="append", default=[], type=placement, metavar="PATH=DLA",
                        help="GPU or DLA for the submodule PATH and what is inside; repeatable, innermost wins")  # fmt: skip
     where.add_argument("--default-device-type", choices=["GPU", "DLA"], help="for all other layers")
     where.add_argument("--dla-core", type=int, metavar="N", help="the DLA core to build for and run on")
@@ -103,10 +103,10 @@ def add_convert(commands: Any, common: argparse.ArgumentParser) -> None:
     then.add_argument("--json", metavar="FILE", help="write the report as JSON (- for stdout, in place of the text)")
 
 
-def add_model(command: argparse.ArgumentParser) -> None:
+def add_model(command: argparse.ArgumentParser, required: bool = True) -> None:
     """The options that name the model and its inputs."""
     what = command.add_argument_group("the model")
-    what.add_argument("--model", required=True, metavar="MODEL",
+    what.add_argument("--model", required=required, metavar="MODEL",
                       help="torchvision:NAME (random weights), or path/to/file.py:FACTORY, a function or class that "
                            "returns the module when called without arguments, or a module (the file is executed), or "
                            "path/to/file.onnx")  # fmt: skip
@@ -257,7 +257,8 @@ def _times(model: nn.Module | str, module: EdgeModule | PartitionedModule, input
     ]
 
 
-def _placement(text: str) -> tuple[str, str]:
+def placement(text: str) -> tuple[str, str]:
+    """``layer1.0=DLA``"""
     path, found, device = text.rpartition("=")
     if not found or device not in ("GPU", "DLA"):
         raise argparse.ArgumentTypeError(f"{text!r}; write SUBMODULE=DLA or SUBMODULE=GPU, e.g. layer1.0=DLA")

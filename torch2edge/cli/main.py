@@ -11,10 +11,12 @@ from .. import __version__
 from .._trt import logger_name
 from ..errors import Torch2EdgeError, VerificationError
 from .convert import add_convert
+from .dla_log import add_dla_log
 from .doctor import add_doctor
 from .inspect import add_inspect
 from .ops import add_ops
 from .plan import add_plan
+from .plan_dla import add_plan_dla
 
 __all__ = ["entry", "main", "parser"]
 
@@ -67,6 +69,6 @@ def parser() -> argparse.ArgumentParser:
     )
     top.add_argument("--version", action="version", version=f"torch2edge {__version__}")
     commands = top.add_subparsers(title="commands", metavar="COMMAND", required=True)
-    for add in (add_convert, add_plan, add_inspect, add_ops, add_doctor):
+    for add in (add_convert, add_plan, add_plan_dla, add_dla_log, add_inspect, add_ops, add_doctor):
         add(commands, common)
     return top

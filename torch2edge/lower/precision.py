@@ -43,9 +43,9 @@ def in_precision(
 ) -> Lowering:  # fmt: skip
     """``graph`` with each float32 op in the precision of its module; inputs and outputs keep their dtypes.
 
-    Where a module's precision is low, an op stays in float32 that is in FLOAT32_OPS, is told a dtype, has a number or weight
-    beyond the precision's range, or gave values beyond it. Ops that move elements or work one by one stay in float32 where
-    what they are given comes in float32 from such an op: they would round it without need.
+    Where a module's precision is low, an op stays in float32 that is in FLOAT32_OPS, is told a dtype, has a number or weights
+    beyond the precision's range, or took or gave values beyond it, on either end. Ops that move elements or work one by one
+    stay in float32 where what they are given comes in float32 from such an op: they would round it without need.
 
     Args:
         precision_of: module path -> float32, float16 or bfloat16.
@@ -102,17 +102,23 @@ class _Pass:
 
     def _beyond(self, op: Op, dtype: torch.dtype) -> str:
         """Why the range of ``dtype`` is too small for an op, or ""."""
-        limit = torch.finfo(dtype).max
+        limit, tiny = torch.finfo(dtype).max, torch.finfo(dtype).tiny
         for number in _numbers((op.args, op.kwargs)):
             if limit < abs(number) < float("inf"):
                 return f"{op.name} takes the number {number:g}"
+        largest: list[tuple[float, str]] = []
         for constant in _constants(op):
             magnitude = float(constant.tensor.detach().abs().amax()) if constant.tensor.numel() else 0.0
             if limit < magnitude < float("inf"):
                 return f"{constant.name or 'a constant'} of {op.name} reaches {magnitude:g}"
-        for value in op.outputs:
-            if value is not None and self._largest.get(value.index, 0.0) > limit:
-                return f"{op.name} gave {self._largest[value.index]:g} for the example"
+            largest.append((magnitude, f"{constant.name or 'a constant'} of {op.name} reaches {magnitude:g} only"))
+        if largest and 0 < max(largest)[0] < tiny and torch.Tag.pointwise not in op.target.tags:
+            return max(largest)[1]  # fewer digits the smaller they are; a small bias beside weights does not matter
+        for told, values in (("takes", op.inputs()), ("gave", op.outputs)):
+            for value in values:
+                magnitude = 0.0 if value is None else self._largest.get(value.index, 0.0)
+                if magnitude > limit or 0 < magnitude < tiny:
+                    return f"{op.name} {told} {magnitude:g}{'' if magnitude > limit else ' at most'} for the example"
         return ""
 
     # ---- tensors ----------------------------------------------------------------------------------------------------

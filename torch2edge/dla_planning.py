@@ -1,0 +1,196 @@
+"""plan_dla(): what a board's DLA would take of a model. Part of api.py, knows the stages too."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import torch
+from torch import nn
+
+from ._trt import capabilities, clear_errors, last_errors, load_plugins, logger, trt
+from .build import BuildSession
+from .dla import DlaPlan, Setting, plan_network
+from .dla.layer import Layer
+from .errors import ConfigError, ConversionError, InputError
+from .inputs import device_of, positional, read_inputs
+from .lower import registry
+from .lower.onnx_names import scoped_path
+from .modules import by_path, check_reached, nearest
+from .options import Options
+from .prepare import Call
+from .roads import network, opened
+from .trace import trace
+
+__all__ = ["plan_dla"]
+
+
+def plan_dla(
+    model: Any,
+    inputs: Sequence[Any] | torch.Tensor = (),
+    kwargs: Mapping[str, Any] | None = None,
+    *,
+    device_types: Mapping[nn.Module | str, Any] | None = None,
+    default_device_type: Any = None,
+    target: str = "orin",
+    tensorrt: str = "8.6",
+    fp16: bool | None = None,
+    int8: bool = False,
+    converters: Mapping[Any, Callable[..., Any]] | None = None,
+) -> DlaPlan:
+    """Say which layers of a model would run on the DLA of a board, which fall back to the GPU, and by which rule.
+
+    It needs neither a board nor a GPU, and builds nothing: the model is traced and becomes the network of the TensorRT that is
+    installed here, whose layers are held against the rules of the DLA (``torch2edge/dla/rules.py``).
+
+    Args:
+        model: a module in eval mode; an ``ExportedProgram``; the path of an .onnx file, which TensorRT's parser takes as it
+            is, so that layers are named as in TensorRT's own logs; or a filled ``INetworkDefinition``.
+        inputs: the positional inputs of the module, with the shapes that are planned for; of those of an .onnx file only the
+            shapes are used, and none are needed if it fixes them.
+        kwargs: the keyword inputs of the module.
+        device_types: submodule, its path, or a pattern of paths -> ``trt.DeviceType``, "dla" or "gpu"; it holds for what is
+            inside too, the innermost wins. For a file or a network also the name of a layer.
+        default_device_type: of all other layers; by default the DLA, or the GPU where ``device_types`` is given.
+        target: "orin" or "xavier".
+        tensorrt: the version on the board, e.g. "8.6".
+        fp16: the builder may use FP16; by default True unless ``int8``.
+        int8: the builder may use INT8. Both together is what boards are mostly built with.
+        converters: ATen overload or module class -> converter, as for ``convert``.
+
+    Returns:
+        The plan; ``print`` shows it, ``plan.all_on_dla`` says whether no layer falls back.
+
+    Raises:
+        ConfigError: no such target, or a version without DLA on it; device types of nothing; open sizes.
+        Torch2EdgeError: the model cannot be traced or converted, see ``torch2edge.errors``.
+    """
+    at = Setting(target, tensorrt, (not int8) if fp16 is None else fp16, int8)
+    default = _device(default_device_type, "default_device_type") or ("GPU" if device_types else "DLA")
+    if isinstance(model, (str, os.PathLike)):
+        session, parser = _parsed(Path(model), positional(inputs))
+        return _plan_raw(session.network, at, device_types, default, keep=parser)
+    if not isinstance(model, (nn.Module, torch.export.ExportedProgram)) and hasattr(model, "num_layers"):
+        return _plan_raw(model, at, device_types, default)
+    return _plan_module(model, inputs, kwargs or {}, at, device_types, default, converters)
+
+
+def _device(given: Any, option: str) -> str:
+    """ "DLA" or "GPU" of what was given as a device; "" for None."""
+    if given is None:
+        return ""
+    name = given.upper() if isinstance(given, str) else getattr(given, "name", "")
+    if name not in ("DLA", "GPU"):
+        raise ConfigError(f"{option} is {given!r}; it must be trt.DeviceType.GPU or .DLA, or 'gpu' or 'dla'")
+    return str(name)
+
+
+def _plan_module(
+    model: Any, inputs: Any, kwargs: Mapping[str, Any], at: Setting, device_types: Any, default: str, converters: Any
+) -> DlaPlan:  # fmt: skip
+    module, file = opened(model)
+    assert file is None
+    placed = {
+        path: _device(device, f"device_types[{path!r}]")
+        for path, device in by_path(module, device_types, "device_types", "{submodule: 'dla'}", patterns=True).items()
+    }
+    # The board's weakly typed TensorRT chooses precisions itself; only a strongly typed one is told them by casts.
+    options = Options(fp16=at.strongly_typed and at.fp16)
+    converting = registry().extended(converters)
+    args, kwargs, names, varying = read_inputs(positional(inputs), kwargs, device_of(module))
+    if varying:
+        raise ConfigError(
+            f"the DLA takes no dynamic shapes, but {', '.join(map(str, varying.dims.values()))}; give fixed ones"
+        )
+    graph = trace(
+        module, args, kwargs, is_leaf=converting.is_leaf, module_classes=converting.module_classes(),
+        functions=converting.functions(),
+    )  # fmt: skip
+    graph.input_names = names
+    check_reached(placed, [op.module for op in graph.ops], "device_types")
+    road = network(Call(module, args, kwargs, None), None, graph, options, converting, {})
+    homes = {str(layer.raw.name): layer.module for layer in road.lowered.network.layers}
+
+    def wants_dla(layer: Layer) -> bool:
+        return (nearest(placed, layer.module) or default) == "DLA"
+
+    return plan_network(road.session.network, at, wants_dla=wants_dla, module_of=lambda name: homes.get(name, ""))
+
+
+# ---- networks, ONNX files -----------------------------------------------------------------------------------------------
+
+
+def _plan_raw(raw: Any, at: Setting, device_types: Any, default: str, keep: Any = None) -> DlaPlan:
+    """Plan a network whose layers have nothing but their names.
+
+    Args:
+        keep: what owns the weights of the network.
+    """
+    names = [str(raw.get_layer(i).name) for i in range(raw.num_layers)]
+    known = dict.fromkeys(["", *names, *(path for name in names for path in _around(_module_of(name)))])
+    placed = {
+        path: _device(device, f"device_types[{path!r}]")
+        for path, device in by_path(
+            nn.Module(), device_types, "device_types", "{name: 'dla'}", known=known, patterns=True
+        ).items()
+    }
+
+    def wants_dla(layer: Layer) -> bool:
+        return (placed.get(layer.name) or nearest(placed, layer.module) or default) == "DLA"
+
+    made = plan_network(raw, at, wants_dla=wants_dla, module_of=_module_of)
+    del keep
+    return made
+
+
+def _around(path: str) -> list[str]:
+    """A module path and those of the modules around it."""
+    parts = path.split(".")
+    return [".".join(parts[: i + 1]) for i in range(len(parts))]
+
+
+def _module_of(name: str) -> str:
+    """The module path in a layer's name: torch2edge's own ``layer1.0.conv1/convolution``, or that of torch.onnx.export."""
+    if name.startswith("/"):
+        return scoped_path(SimpleNamespace(name=name))
+    return name.rpartition("/")[0]
+
+
+def _parsed(path: Path, inputs: Sequence[Any]) -> tuple[BuildSession, Any]:
+    """The network that TensorRT's parser makes of a file, and the parser, which owns the weights.
+
+    Raises:
+        InputError: there is no such file, or it has another number of inputs.
+        ConversionError: the parser refuses it.
+        ConfigError: sizes are open.
+    """
+    if path.suffix != ".onnx" or not path.is_file():
+        raise InputError(f"{path}: there is no such file" if path.suffix == ".onnx" else f"{path}: it must be an .onnx file")
+    session = BuildSession(Options())
+    load_plugins()
+    clear_errors()
+    parser = trt.OnnxParser(session.network, logger())
+    if not parser.parse_from_file(str(path)):
+        told = [parser.get_error(i).desc() for i in range(parser.num_errors)] or last_errors() or ["(it said nothing)"]
+        lines = "\n".join(f"  {line}" for line in told)
+        raise ConversionError(f"the ONNX parser of {capabilities().title} refuses {path}:\n{lines}")
+    _fix_shapes(path, session.network, inputs)
+    return session, parser
+
+
+def _fix_shapes(path: Path, raw: Any, inputs: Sequence[Any]) -> None:
+    declared = [raw.get_input(i) for i in range(raw.num_inputs)]
+    if inputs and len(inputs) != len(declared):
+        names = ", ".join(t.name for t in declared)
+        raise InputError(f"{path} takes {len(declared)} inputs ({names}), but {len(inputs)} are given")
+    for tensor, given in zip(declared, inputs):
+        tensor.shape = tuple(given.shape)
+    for tensor in declared:
+        if any(size < 0 for size in tensor.shape):
+            raise ConfigError(
+                f"{path} leaves sizes of the input {tensor.name} open ({tuple(tensor.shape)}), and the DLA takes none that "
+                "vary: give an example of each input (plan-dla: --shape)"
+            )
