@@ -29,7 +29,7 @@ from .modules import check_reached
 from .options import Options
 from .structure import flatten_call
 
-__all__ = ["Call", "Prepared", "calibration_of", "check_data", "prepare", "typed"]
+__all__ = ["Call", "Prepared", "calibration_of", "check_data", "for_dla", "prepare", "typed"]
 
 SHOWN = 5  # modules that a note names
 
@@ -107,14 +107,14 @@ def prepare(graph: Graph, options: Options, converting: Registry, call: Call) ->
     check_reached(options.device_types, paths, "device_types")
     _check_dla(graph, options)
     _check_calibration(graph, options, call)
-    graph, notes = _for_dla(graph, options, converting)
+    graph, notes = for_dla(graph, options, converting)
     made = _in_precisions(graph, options, converting, call)
     made.notes = [*notes, *made.notes]
     return made if options.io_dtype is None else replace(made, graph=with_io_dtype(made.graph, options.io_dtype))
 
 
-def _for_dla(graph: Graph, options: Options, converting: Registry) -> tuple[Graph, list[str]]:
-    """``graph`` with the rewrites for the DLA that are asked for, and a note per kind of them."""
+def for_dla(graph: Graph, options: Options, converting: Registry) -> tuple[Graph, list[str]]:
+    """``graph`` with ``dla_rewrites`` in the modules that are for the DLA, where that is asked for; and a note per kind."""
     if not options.dla_rewrites:
         return graph, []
     graph, told = rewritten(graph, lambda path: _is_on_dla(path, options), fixed=lambda op: not is_own(op, converting))

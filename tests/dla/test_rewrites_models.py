@@ -13,6 +13,7 @@ from torch import nn
 import torch2edge
 from torch2edge import ConfigError, DLAWarning, trt
 from torch2edge._trt import capabilities
+from torch2edge.dla import Setting, plan_network
 
 DLA, GPU = trt.DeviceType.DLA, trt.DeviceType.GPU
 
@@ -35,6 +36,10 @@ def test_a_model_of_torchvision(name: str, size: int, rewrites: int) -> None:
     assert result.refused() == []
     assert len(result.notes) >= rewrites
     assert not any("stays" in note for note in result.notes)
+    for target, tensorrt in (("orin", "8.6"), ("xavier", "8.5")):
+        plan = plan_network(result.network, Setting(target, tensorrt))
+        on_gpu = [row for row in plan.layers if row.device == "GPU"]
+        assert [(row.type, len(plan.loadables)) for row in on_gpu] == [("SHUFFLE", 1)]  # the last, to (N, classes)
 
 
 class Net(nn.Module):
@@ -54,10 +59,10 @@ MEAN = "note: the model itself: mean became average poolings of 7x7, 2x2"
 here = pytest.mark.skipif(not capabilities().strongly_typed, reason="the GPU tier has its own")
 
 
-def converted(**options: Any) -> Any:
+def converted(model: nn.Module | None = None, **options: Any) -> Any:
     with pytest.warns(DLAWarning):
         return torch2edge.convert(
-            Net().eval(), [torch.randn(2, 3, 16, 16)], dla_rewrites=True, keep_network=True, **options, **FAST
+            model or Net().eval(), [torch.randn(2, 3, 16, 16)], dla_rewrites=True, keep_network=True, **options, **FAST
         )
 
 
@@ -134,7 +139,7 @@ class Half(nn.Module):
 def test_parts_that_have_nothing_for_the_dla_are_left_alone() -> None:
     options = {"device_types": {"first": DLA}, "fp16": True, "fallback": "torch", "dla_rewrites": True}
     module = torch2edge.convert(Half().eval(), [torch.randn(2, 3, 16, 16)], min_ops=1, **options, **FAST)
-    notes = {path: part.report.notes for path, part in module.parts.items()}
+    notes = {path: part.notes for path, part in module.report.engines.items()}
     assert any("hardswish became" in note for note in notes["first"])
     assert not any("became" in note for note in notes["last"])
 
@@ -142,6 +147,9 @@ def test_parts_that_have_nothing_for_the_dla_are_left_alone() -> None:
 @here
 @pytest.mark.filterwarnings("ignore::torch2edge.ReferenceWarning")
 def test_compare_knows_what_is_left_of_the_model() -> None:
-    module = converted(default_device_type=DLA, fp16=True)
-    rows = torch2edge.compare(module).rows
-    assert rows
+    model = Net().eval()
+    module = converted(model, default_device_type=DLA, fp16=True)
+    result = torch2edge.compare(model, module)
+    assert result.fault == ""
+    assert {row.name for row in result.rows} >= {"body.1", "body.2", "body.4", "head"}
+    assert max(row.rel_l2 for row in result.float32) < 1e-5
