@@ -13,6 +13,7 @@ from torch import nn
 import torch2edge
 from torch2edge import ConfigError, DLAWarning, trt
 from torch2edge._trt import capabilities
+from torch2edge.cli import main
 from torch2edge.dla import Setting, plan_network
 
 DLA, GPU = trt.DeviceType.DLA, trt.DeviceType.GPU
@@ -153,3 +154,26 @@ def test_compare_knows_what_is_left_of_the_model() -> None:
     assert result.fault == ""
     assert {row.name for row in result.rows} >= {"body.1", "body.2", "body.4", "head"}
     assert max(row.rel_l2 for row in result.float32) < 1e-5
+
+
+def test_plan_dla() -> None:
+    x = torch.randn(2, 3, 16, 16)
+    before, after = (torch2edge.plan_dla(Net().eval(), [x], dla_rewrites=on) for on in (False, True))
+    assert {row.type for row in before.fallbacks} >= {"SLICE", "REDUCE"}
+    assert [row.type for row in after.fallbacks] == ["SHUFFLE"]
+    assert {PAD, LINEAR, MEAN, SWISH} <= set(after.notes)
+    body = torch2edge.plan_dla(Net().eval(), [x], device_types={"body": "dla"}, dla_rewrites=True)
+    assert {PAD, SWISH} == {note for note in body.notes if "became" in note}
+
+
+def test_plan_dla_rewrites_no_network() -> None:
+    for model in ("model.onnx", proven(nn.ReLU(), (1, 2, 3, 3)).network):
+        with pytest.raises(ConfigError, match=r"dla_rewrites changes .* give the module"):
+            torch2edge.plan_dla(model, dla_rewrites=True)
+
+
+def test_plan_dla_of_the_command(capsys: Any) -> None:
+    arguments = ["plan-dla", "--model", "torchvision:resnet18", "--shape", "1x3x64x64", "--dla-rewrites"]
+    pytest.importorskip("torchvision")
+    assert main(arguments) == 1
+    assert "note: fc: linear became a 1x1 convolution, before the reshape" in capsys.readouterr().out
