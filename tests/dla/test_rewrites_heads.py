@@ -37,6 +37,7 @@ FLAT = {
     "squeeze-both": lambda x: x.squeeze((2, 3)),
     "select": lambda x: x[:, :, 0, 0],
     "mean": lambda x: x.mean((2, 3)),
+    "two-means": lambda x: x.mean(3).mean(2),
     "there-and-back": lambda x: x.flatten(1).unsqueeze(1).flatten(1),
 }
 

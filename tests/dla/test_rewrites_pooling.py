@@ -49,6 +49,9 @@ def test_a_global_average(call: str, size: tuple[int, int], dtype: torch.dtype) 
         (lambda x: F.avg_pool2d(x, 10), (1, 2, 20, 30), ["avg_pool2d", "avg_pool2d"]),
         (lambda x: F.avg_pool2d(x, (3, 16), ceil_mode=True, count_include_pad=False), (1, 2, 6, 16), ["avg_pool2d"] * 2),
         (lambda x: F.avg_pool2d(x, 9, stride=1), (1, 2, 9, 9), ["avg_pool2d"] * 2),
+        (lambda x: x.mean(3).mean(2), (2, 3, 7, 7), ["avg_pool2d", "avg_pool2d", "reshape"]),
+        (lambda x: x.mean(-1).mean(-1), (2, 3, 6, 12), ["avg_pool2d"] * 3 + ["reshape"]),
+        (lambda x: x.mean(-1).mean(-1, True), (2, 3, 6, 7), ["avg_pool2d", "avg_pool2d", "reshape"]),
     ],
 )  # fmt: skip
 def test_windows_side_by_side(call: Any, shape: tuple[int, ...], ops: list[str], dtype: torch.dtype) -> None:
@@ -71,6 +74,8 @@ def test_windows_side_by_side(call: Any, shape: tuple[int, ...], ops: list[str],
         (lambda x: x.mean(1), (2, 9, 5, 5)),
         (lambda x: x.mean(), (2, 2, 9, 9)),
         (lambda x: x.mean((1, 2)), (2, 9, 9)),
+        (lambda x: x.flatten(2).mean(2), (2, 3, 5, 5)),
+        (lambda x: x.flatten(2).mean(1), (2, 3, 5, 1)),
         (lambda x: x.sum((2, 3)), (1, 2, 9, 9)),
         (lambda x: F.max_pool2d(x, 9), (1, 2, 9, 9)),
     ],

@@ -12,6 +12,11 @@ from ...graph import Constant, Graph, Op, Value
 
 __all__ = ["CHANNELS", "Editor", "Rewrite", "is_image", "is_parameter"]
 
+aten = torch.ops.aten
+RESHAPES = {
+    aten.flatten.using_ints, aten.view.default, aten.reshape.default, aten._unsafe_view.default, aten.squeeze.default,
+    aten.squeeze.dim, aten.squeeze.dims, aten.unsqueeze.default,
+}  # fmt: skip
 CHANNELS = 8192  # the largest C, H and W of a tensor, and number of output maps (facts.md 3.1, 3.2)
 
 
@@ -54,6 +59,15 @@ class Editor:
         """The op of the new graph that made ``value``; None of an input or a constant."""
         return self._makers.get(value.index) if isinstance(value, Value) else None
 
+    def image_behind(self, value: Any) -> Value | None:
+        """The image of which ``value`` is another shape, with the same elements in the same order."""
+        while not is_image(value):
+            op = self.maker(value)
+            if op is None or not _only_reshapes(op):
+                return None
+            value = op.args[0]
+        return value  # type: ignore[no-any-return]
+
     def add(self, old: Op, target: Any, args: tuple[Any, ...], result: Value | tuple[int, ...]) -> Value:
         """Append an op in the place of ``old``.
 
@@ -88,6 +102,12 @@ def is_image(tensor: Any) -> bool:
 def is_parameter(tensor: Any, *ranks: int) -> bool:
     """Whether a tensor depends on no input, and is of one of these ranks."""
     return isinstance(tensor, Constant) and tensor.tensor.dim() in ranks
+
+
+def _only_reshapes(op: Op) -> bool:
+    if op.target is aten.select.int:
+        return isinstance(op.args[0], Value) and op.args[0].shape[op.args[1]] == 1
+    return op.target in RESHAPES
 
 
 def _is_static(value: Value) -> bool:

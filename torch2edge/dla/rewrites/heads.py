@@ -7,17 +7,12 @@ from typing import Any
 import torch
 
 from ...graph import Constant, Op, Value
-from .editor import CHANNELS, Editor, is_image, is_parameter
+from .editor import CHANNELS, Editor, is_parameter
 
 __all__ = ["activation_before_reshape", "linear_of_image"]
 
 aten = torch.ops.aten
 LARGEST_KERNEL = 32  # of a convolution (facts.md 3.2)
-# What changes no element and no order: (N, C, H, W) in another shape.
-RESHAPES = {
-    aten.flatten.using_ints, aten.view.default, aten.reshape.default, aten._unsafe_view.default, aten.squeeze.default,
-    aten.squeeze.dim, aten.squeeze.dims, aten.unsqueeze.default,
-}  # fmt: skip
 ELEMENTWISE = {
     aten.relu.default, aten.hardtanh.default, aten.hardswish.default, aten.hardsigmoid.default, aten.silu.default,
     aten.sigmoid.default, aten.tanh.default, aten.leaky_relu.default, aten.gelu.default, aten.elu.default,
@@ -97,16 +92,5 @@ def _image_of(value: Any, to: Editor) -> Value | None:
     """The image (N, C, H, W) of which ``value`` is the flattened form (N, C * H * W)."""
     if not isinstance(value, Value) or len(value.shape) != 2:
         return None
-    found: Any = value
-    while not is_image(found):
-        op = to.maker(found)
-        if op is None or not _only_reshapes(op):
-            return None
-        found = op.args[0]
-    return found if found.shape[0] == value.shape[0] and found.dtype == value.dtype else None
-
-
-def _only_reshapes(op: Op) -> bool:
-    if op.target is aten.select.int:
-        return isinstance(op.args[0], Value) and op.args[0].shape[op.args[1]] == 1
-    return op.target in RESHAPES
+    image = to.image_behind(value)
+    return image if image is not None and image.shape[0] == value.shape[0] else None

@@ -29,10 +29,10 @@ def pooling_chain(op: Op, to: Editor) -> bool:
 
     Serves facts.md 3.2: "Pooling: window [1,8]"; "ReduceMean, GlobalAveragePool: not through TRT".
     """
-    window = _window(op)
-    if window is None or (op.target is not aten.mean.dim and max(window) <= LARGEST):
+    image = _image(op, to)
+    window = None if image is None else _window(op, image)
+    if image is None or window is None or (op.target is not aten.mean.dim and max(window) <= LARGEST):
         return False  # a pooling of such windows is one of the DLA's
-    image: Value = op.arguments()["self"]
     sizes = image.shape[2:]
     high, wide = (_steps(side, side == size) for side, size in zip(window, sizes))
     if high is None or wide is None:
@@ -67,12 +67,18 @@ def _append(op: Op, to: Editor, x: Value, steps: Sequence[tuple[Step, Step]], fa
         to.add(op, aten.reshape.default, (x, list(result.shape)), result)
 
 
-def _window(op: Op) -> tuple[int, int] | None:
-    """Height and width of the windows of an average without overlap; None of any other op."""
+def _image(op: Op, to: Editor) -> Value | None:
+    """What is averaged, as an image: of ``x.mean(3).mean(2)`` the second mean reads one whose width is gone."""
+    value = op.arguments().get("self")
+    if is_image(value):
+        return value
+    image = to.image_behind(value) if op.target is aten.mean.dim else None
+    return image if image is not None and image.shape == (*value.shape, 1) else None  # type: ignore[union-attr]
+
+
+def _window(op: Op, x: Value) -> tuple[int, int] | None:
+    """Height and width of the windows of an average of ``x`` without overlap; None of any other op."""
     given = op.arguments()
-    x: Any = given.get("self")
-    if not is_image(x):
-        return None
     if op.target is aten.mean.dim:
         return _reduced(given, x)
     if op.target in (aten.adaptive_avg_pool2d.default, aten._adaptive_avg_pool2d.default):
@@ -86,7 +92,8 @@ def _of_axes(sides: Sequence[int | None]) -> tuple[int, int] | None:
 
 
 def _reduced(given: dict[str, Any], x: Any) -> tuple[int, int] | None:
-    axes = {axis % 4 for axis in given["dim"] or range(4)}
+    rank = len(given["self"].shape)
+    axes = {axis % rank for axis in given["dim"] or range(rank)}
     if not axes <= {2, 3} or given["dtype"] not in (None, x.dtype):
         return None
     return x.shape[2] if 2 in axes else 1, x.shape[3] if 3 in axes else 1
