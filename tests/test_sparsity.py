@@ -10,7 +10,7 @@ from torch import nn
 
 import torch2edge
 from torch2edge.errors import ConfigError
-from torch2edge.sparsity import has_2to4, sparse_modules, sparsify_2to4
+from torch2edge.sparsity import has_2to4, sparse_modules, sparsify_2to4, sparsity_note
 
 
 class Small(nn.Module):
@@ -143,3 +143,18 @@ def test_wrong_modules(modules: object, message: str) -> None:
 
 def test_it_is_exported() -> None:
     assert torch2edge.sparsify_2to4 is sparsify_2to4
+
+
+def test_what_a_dla_can_use() -> None:
+    model = nn.Sequential(
+        nn.Conv2d(64, 8, 3), nn.Conv2d(8, 128, 3), nn.Conv2d(128, 8, 3), nn.Conv2d(8, 68, 1), nn.Conv2d(68, 4, 1)
+    )
+    sparsify_2to4(model)
+    assert "more than 64 input channels: 2, 4" in sparsity_note(model, dla=True)
+    assert "DLA" not in sparsity_note(model)
+    assert "input channels: none of these" in sparsity_note(sparse(nn.Conv2d(64, 8, 3)), dla=True)
+
+
+def sparse(layer: nn.Module) -> nn.Module:
+    sparsify_2to4(layer)
+    return layer

@@ -264,7 +264,9 @@ def _engine(options: Options, todo: _Todo) -> EdgeModule:
     report.tolerance, report.timings = limit, clock.seconds
     report.placements, surprises = truth(road, on_dla)
     report.notes[:0] = road.notes
-    report.notes += [n for n in (*surprises, note, sparsity_note(call.model) if options.sparse else "") if n]
+    report.notes += [
+        n for n in (*surprises, note, sparsity_note(call.model, bool(options.wants_dla())) if options.sparse else "") if n
+    ]
     if isinstance(call.model, OnnxModel):
         report.original = call.model.evaluator()
     module = EdgeModule(

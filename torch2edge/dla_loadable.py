@@ -1,4 +1,4 @@
-"""build_loadable(): a model as one DLA subgraph for cuDLA, without TensorRT at run time. Part of api.py, knows the stages too."""
+"""build_loadable(): a model as a DLA loadable, for cuDLA and no TensorRT at run time. Part of api.py, knows the stages too."""
 
 from __future__ import annotations
 
@@ -22,7 +22,8 @@ from .modules import by_path
 from .options import Options
 from .placement import prepare_dla
 from .prepare import Call, calibration_of
-from .roads import configure, network, opened
+from .roads import Road, configure, network, opened
+from .structure import flatten_call
 from .trace import trace
 
 __all__ = ["build_loadable"]
@@ -54,8 +55,8 @@ def build_loadable(
         inputs: the positional inputs; shapes are fixed.
         path: of the file.
         kwargs: the keyword inputs.
-        input_format: of all inputs, as for trtexec: "fp16:chw16", "int8:chw32", "int8:dla_hwc4" (1, 3 or 4 channels, and the first
-            layer a convolution), "fp16:dla_linear".
+        input_format: of all inputs, as for trtexec: "fp16:chw16", "int8:chw32", "int8:dla_hwc4" (1, 3 or 4 channels, and the
+            first layer a convolution), "fp16:dla_linear".
         output_format: of all outputs; not dla_hwc4.
         fp16: allow FP16.
         int8: allow INT8; needs ``calibration``.
@@ -82,27 +83,32 @@ def build_loadable(
         fp16=fp16, int8=int8, precisions=chosen, sparse=sparse, default_device_type=trt.DeviceType.DLA, gpu_fallback=False,
         dla_pools=dict(dla_pools or {}), io_dtype=torch.float16 if capabilities().strongly_typed else None,
     )  # fmt: skip
-    args, kwargs, names, varying = read_inputs(positional(inputs), kwargs or {}, device_of(model))
+    args, kwargs, _, varying = read_inputs(positional(inputs), kwargs or {}, device_of(model))
     if varying:
         raise ConfigError(
             f"the DLA takes no dynamic shapes, but {', '.join(map(str, varying.dims.values()))}; give fixed ones"
         )
-    converting = registry().extended(converters)
-    graph = trace(
-        model, args, kwargs, is_leaf=converting.is_leaf, module_classes=converting.module_classes(),
-        functions=converting.functions(),
-    )  # fmt: skip
-    graph.input_names = names
-    shapes = [tuple(map(int, value.shape)) for value in graph.inputs]
+    shapes = [tuple(t.shape) for t in flatten_call(args, kwargs)[0]]
     taken = _format(input_format, "input_format", options, shapes)
     given = _format(output_format, "output_format", options, output=True)
-    road = network(Call(model, args, kwargs, calibration_of(calibration)), None, graph, options, converting, {})
-    configure(road, precision_of(road.network_graph, options))
+    road = _filled(Call(model, args, kwargs, calibration_of(calibration)), options, converters)
     plan = prepare_dla(road)
     assert plan is not None  # Options refused where there is no DLA
     road.session.stand_alone(taken, given)
     _write(Path(path), road.session.build())
     return plan
+
+
+def _filled(call: Call, options: Options, converters: Mapping[Any, Callable[..., Any]] | None) -> Road:
+    """The network, and the builder told its devices and precisions."""
+    converting = registry().extended(converters)
+    graph = trace(
+        call.model, list(call.args), dict(call.kwargs), is_leaf=converting.is_leaf,
+        module_classes=converting.module_classes(), functions=converting.functions(),
+    )  # fmt: skip
+    road = network(call, None, graph, options, converting, {})
+    configure(road, precision_of(road.network_graph, options))
+    return road
 
 
 def _format(

@@ -17,6 +17,7 @@ from .errors import ConfigError
 __all__ = ["has_2to4", "sparse_modules", "sparsify_2to4", "sparsity_note"]
 
 GROUP, ZEROS = 4, 2
+DLA_CHANNELS = 64
 SHOWN = 5  # layers that a note names
 _LAYERS = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d)
 
@@ -36,14 +37,26 @@ def sparse_modules(model: nn.Module) -> dict[str, bool]:
     return {path: has_2to4(module.weight.detach()) for path, module in _layers(model)}
 
 
-def sparsity_note(model: nn.Module) -> str:
-    """For the report: which layers have the pattern."""
+def sparsity_note(model: nn.Module, dla: bool = False) -> str:
+    """For the report: which layers have the pattern; and with ``dla`` which of them a DLA can use it for."""
     found = sparse_modules(model)
     have = [path or "the model itself" for path, sparse in found.items() if sparse]
     if not have:
         return "note: sparse=True has no effect: no layer has the 2:4 pattern; torch2edge.sparsify_2to4(model) makes it"
     shown = ", ".join(have[:SHOWN]) + (f" and {len(have) - SHOWN} more" if len(have) > SHOWN else "")
-    return f"note: {len(have)} of {len(found)} layers have weights in the 2:4 pattern: {shown}"
+    told = f"note: {len(have)} of {len(found)} layers have weights in the 2:4 pattern: {shown}"
+    if not dla:
+        return told
+    wide = [path for path, module in _layers(model) if found[path] and _on_dla(module)]
+    return (
+        f"{told}. The DLA of Orin uses it for convolutions of more than {DLA_CHANNELS} input channels: "
+        f"{', '.join(wide[:SHOWN]) or 'none of these'}{f' and {len(wide) - SHOWN} more' if len(wide) > SHOWN else ''}"
+    )
+
+
+def _on_dla(module: nn.Module) -> bool:
+    """NVIDIA's Deep-Learning-Accelerator-SW, structured sparsity: C > 64 of KCRS."""
+    return isinstance(module, nn.Conv2d) and module.weight.shape[1] > DLA_CHANNELS
 
 
 def sparsify_2to4(model: nn.Module, modules: Iterable[str | nn.Module] | None = None) -> list[str]:
