@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 import torch
-from support.dla import layers, proven, taken, type_of
+from support.dla import off_dla, proven
 from support.gpu import FAST
 from torch import nn
 
@@ -72,7 +72,7 @@ def converted(model: nn.Module | None = None, **options: Any) -> Any:
 def test_convert() -> None:
     module = converted(default_device_type=DLA, fp16=True)
     assert set(module.report.notes) >= {SWISH, PAD, LINEAR, MEAN}
-    assert [layer.name for layer in layers(module.network) if not taken(layer) and type_of(layer) != "CAST"] == []
+    assert all(name.endswith(": CAST") for name in off_dla(module.network))  # float32 at the engine's ends
     assert max(row.rel_l2 for row in module.report.check) < 1e-2
 
 
@@ -154,6 +154,12 @@ def test_compare_knows_what_is_left_of_the_model() -> None:
     assert result.fault == ""
     assert {row.name for row in result.rows} >= {"body.1", "body.2", "body.4", "head"}
     assert max(row.rel_l2 for row in result.float32) < 1e-5
+
+
+def test_without_rewrites_the_same_layers_are_refused() -> None:
+    refused = {name.split(": ")[1] for name in proven(Net(), (2, 3, 16, 16), on_dla=lambda path: False).refused()}
+    assert refused == {"SLICE", "REDUCE"}
+    assert proven(Net(), (2, 3, 16, 16)).refused() == []
 
 
 def test_plan_dla() -> None:

@@ -13,6 +13,7 @@ from torch import nn
 from torch2edge._trt import trt
 from torch2edge.build import BuildSession
 from torch2edge.check.reference import ReferenceExecutor
+from torch2edge.dla import Setting, plan_network
 from torch2edge.dla.rewrites import rewritten
 from torch2edge.graph import Constant, Graph, Op, leaves, map_tensors
 from torch2edge.lower import lower, registry
@@ -21,9 +22,7 @@ from torch2edge.trace import trace
 
 from .rows import RTOL, assert_close
 
-ACTIVATIONS = ("RELU", "SIGMOID", "TANH", "CLIP", "LEAKY_RELU")
 EXACT = 1e-12  # relative error, in float64
-WITHOUT_OPTIONS = ("SCALE", "CONSTANT", "CONCATENATION")
 
 
 @dataclass
@@ -40,8 +39,18 @@ class Rewritten:
         return [op.short_name for op in self.after.ops]
 
     def refused(self) -> list[str]:
-        """The layers that no DLA takes, with TensorRT's name of their type, by the rules of this file."""
-        return [f"{layer.name}: {type_of(layer)}" for layer in layers(self.network) if not taken(layer)]
+        """The layers that a DLA of Orin or of Xavier does not take, with TensorRT's name of their type; see ``off_dla``."""
+        return off_dla(self.network)
+
+
+def off_dla(network: Any) -> list[str]:
+    """The layers that the planner leaves on the GPU, but for reshapes to what is no image: they end the DLA's part."""
+    found = []
+    for at in (Setting("orin", "8.6"), Setting("xavier", "8.5")):
+        plan = plan_network(network, at)
+        ends = {layer.name for layer in layers(network) if len(layer.get_output(0).shape) < 4}
+        found += [f"{r.name}: {r.type}" for r in plan.fallbacks if not (r.type == "SHUFFLE" and r.name in ends)]
+    return found
 
 
 def traced(model: nn.Module, inputs: Sequence[torch.Tensor], **options: Any) -> Graph:
@@ -104,48 +113,15 @@ def _check_values(before: Graph, after: Graph) -> None:
                 made[value.index] = value
 
 
-CLASSES = {
-    "ACTIVATION": "IActivationLayer", "CONVOLUTION": "IConvolutionLayer", "DECONVOLUTION": "IDeconvolutionLayer",
-    "POOLING": "IPoolingLayer", "ELEMENTWISE": "IElementWiseLayer",
-}  # fmt: skip
-
-
 def layers(network: Any) -> list[Any]:
-    """TensorRT's layers, of their own classes."""
+    """TensorRT's layers; a convolution as an IConvolutionLayer."""
     found = [network.get_layer(i) for i in range(network.num_layers)]
     for layer in found:
-        layer.__class__ = getattr(trt, CLASSES.get(type_of(layer), "ILayer"))
+        if type_of(layer) == "CONVOLUTION":
+            layer.__class__ = trt.IConvolutionLayer
     return found
 
 
 def type_of(layer: Any) -> str:
     """CONVOLUTION, POOLING, ..., also where a subclass has a ``type`` of its own."""
     return str(trt.ILayer.type.__get__(layer).name)
-
-
-def taken(layer: Any) -> bool:
-    """Whether a DLA takes a layer, by facts.md 3.2; a reshape to no image counts as taken, for it ends the DLA's part."""
-    kind, image = type_of(layer), len(layer.get_output(0).shape) == 4
-    if kind == "SHUFFLE":
-        return len(layer.get_output(0).shape) < 4
-    if not image:
-        return False
-    if kind == "ACTIVATION":
-        clip = layer.type.name != "CLIP" or (layer.alpha == 0 and 1 <= layer.beta <= 127)
-        return clip and layer.type.name in ACTIVATIONS
-    if kind == "CONVOLUTION":
-        return _convolution(layer)
-    if kind == "DECONVOLUTION":
-        steps = [*layer.kernel_size_nd, *layer.stride_nd, layer.num_output_maps]
-        return max(steps) <= 8192 and not any(layer.padding_nd) and layer.num_groups == 1 and max(steps[:4]) <= 22
-    if kind == "POOLING":
-        return max(layer.window_size_nd) <= 8 and max(layer.pre_padding) <= 7 and max(layer.stride_nd) <= 16
-    return kind in WITHOUT_OPTIONS or (kind == "ELEMENTWISE" and layer.op.name in ("SUM", "SUB", "PROD", "MAX", "MIN"))
-
-
-def _convolution(layer: Any) -> bool:
-    kernel, padding = list(layer.kernel_size_nd), [max(p) for p in zip(layer.pre_padding, layer.post_padding)]
-    return (
-        max(kernel) <= 32 and all(p < k and p <= 31 for p, k in zip(padding, kernel))
-        and max(layer.stride_nd) <= 8 and max(layer.dilation_nd) <= 32 and layer.num_output_maps <= 8192
-    )  # fmt: skip
