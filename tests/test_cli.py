@@ -213,6 +213,7 @@ WRONG = {
     "no such folder": (convert("-o", "no/where.engine"), ["cannot write no/where.engine", "there is no folder no"]),
     "no such module": (convert("--device-type", "conv9=GPU"), ["conv9", "no submodule"]),
     "a core without DLA": (convert("--dla-core", "0"), ["dla_core"]),
+    "rewrites without DLA": (convert("--dla-rewrites"), ["dla_rewrites=True, but neither"]),
     "no such engine": (["inspect", "no.engine"], ["cannot read no.engine", "No such file"]),
     "a foreign file": (["inspect", "model.py"], ["was not saved by torch2edge"]),
 }  # fmt: skip

@@ -64,7 +64,7 @@ def report_of(graph: Graph, computed: Graph, lowered: Any, session: Any, precisi
     rows = [
         ModuleRow(path, graph.modules.get(path, ""), count, layers.get(path, 0),
                   "GPU" if missing else (options.device_of(path) or default).name,
-                  _precision_of(dtypes[path], options, path in int8) or "integer")
+                  _precision_of(dtypes[path], options, path in int8) or ("integer" if dtypes[path] else "-"))
         for path, count in ops.items()
     ]  # fmt: skip
     notes = [

@@ -68,6 +68,7 @@ def convert(
     default_device_type: Any = None,
     dla_core: int | None = None,
     gpu_fallback: bool = True,
+    dla_rewrites: bool = False,
     dla_pools: Mapping[str, int] | None = None,
     converters: Mapping[Any, Callable[..., Any]] | None = None,
     optimization_level: int | None = None,
@@ -129,6 +130,10 @@ def convert(
         dla_core: which DLA core to build for and to run on.
         gpu_fallback: layers that the DLA cannot take run on the GPU, all of them where there is no DLA, with a
             ``DLAWarning``; False makes that an error.
+        dla_rewrites: in the modules that are for the DLA, put what it takes in the place of what it does not, where the
+            function stays the same: chains of poolings for large averages, convolutions for the linear layers of a head and
+            for pixel shuffles, products for hardswish, hardsigmoid and SiLU, a convolution's own padding. The report's notes
+            name each.
         dla_pools: limits of the memory of a DLA, in bytes, powers of two: "DLA_MANAGED_SRAM", "DLA_LOCAL_DRAM" (for each
             loadable's tensors) or "DLA_GLOBAL_DRAM" (for its weights). By default TensorRT's own, or what the plan needs if
             that is more.
@@ -178,8 +183,8 @@ def convert(
         fp16=fp16, bf16=bf16, int8=int8, precisions=chosen, strongly_typed=strongly_typed,
         io_dtype=io_dtype, calibrator=calibrator, sparse=sparse, tf32=tf32,
         optimization_level=optimization_level, workspace=workspace, default_device_type=default_device_type,
-        device_types=placed, dla_core=dla_core, gpu_fallback=gpu_fallback, dla_pools=dict(dla_pools or {}),
-        tactic_sources=tactic_sources,
+        device_types=placed, dla_core=dla_core, gpu_fallback=gpu_fallback, dla_rewrites=dla_rewrites,
+        dla_pools=dict(dla_pools or {}), tactic_sources=tactic_sources,
         compute_capabilities=tuple(compute_capabilities), fallback=fallback, onnx_exporter=onnx_exporter,
         onnx_opset=onnx_opset, tolerance=tolerance,
     )  # fmt: skip
@@ -195,7 +200,7 @@ def convert(
             "fp16": fp16, "bf16": bf16, "int8": int8, "calibrator": calibrator, "strongly_typed": strongly_typed,
             "best": best, "sparse": sparse, "tf32": tf32,
             "default_device_type": default_device_type, "dla_core": dla_core, "gpu_fallback": gpu_fallback,
-            "dla_pools": dla_pools,
+            "dla_rewrites": dla_rewrites, "dla_pools": dla_pools,
             "converters": converters, "optimization_level": optimization_level, "workspace": workspace,
             "tactic_sources": tactic_sources, "compute_capabilities": compute_capabilities, "keep_network": keep_network,
             "verify": verify, "tolerance": tolerance, "progress": progress,

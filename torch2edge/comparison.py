@@ -25,7 +25,7 @@ from .contribution import Contribution
 from .errors import ConfigError, InputError
 from .inputs import device_of
 from .marked import engine_with
-from .prepare import Call
+from .prepare import Call, for_dla, placed_on_dla
 from .roads import Kept, Road, network
 from .run import EdgeModule
 from .verification import original_of
@@ -225,10 +225,16 @@ def _advice(alone: Mapping[str, float]) -> str:
 
 
 def _in_float32(kept: Kept) -> Road:
-    """The same graph lowered with no low precision; nothing is built."""
+    """The same graph lowered with no low precision, so on no DLA, but as rewritten for it; nothing is built."""
     call = Call(kept.call.model, kept.call.args, kept.call.kwargs)
-    options = replace(kept.options, fp16=False, bf16=False, int8=False, precisions={}, io_dtype=None, calibrator="pytorch")
-    return network(call, None, kept.road.graph, options, kept.converting, kept.names)
+    options = replace(
+        kept.options, fp16=False, bf16=False, int8=False, precisions={}, io_dtype=None, calibrator="pytorch",
+        default_device_type=None, device_types={}, dla_core=None, dla_rewrites=False, dla_pools={},
+    )  # fmt: skip
+    graph = kept.road.graph
+    if kept.options.dla_rewrites:
+        graph, _ = for_dla(graph, placed_on_dla(kept.options), kept.converting)
+    return replace(network(call, None, graph, options, kept.converting, kept.names), graph=kept.road.graph)
 
 
 def _traced_right(

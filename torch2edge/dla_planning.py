@@ -21,7 +21,7 @@ from .lower import registry
 from .lower.onnx_names import scoped_path
 from .modules import by_path, check_reached, nearest
 from .options import Options
-from .prepare import Call
+from .prepare import Call, for_dla
 from .roads import network, opened
 from .trace import trace
 
@@ -39,6 +39,7 @@ def plan_dla(
     tensorrt: str = "8.6",
     fp16: bool | None = None,
     int8: bool = False,
+    dla_rewrites: bool = False,
     converters: Mapping[Any, Callable[..., Any]] | None = None,
 ) -> DlaPlan:
     """Say which layers of a model would run on the DLA of a board, which fall back to the GPU, and by which rule.
@@ -59,23 +60,30 @@ def plan_dla(
         tensorrt: the version on the board, e.g. "8.6".
         fp16: the builder may use FP16; by default True unless ``int8``.
         int8: the builder may use INT8. Both together is what boards are mostly built with.
+        dla_rewrites: plan what ``convert(dla_rewrites=True)`` makes of a module; the notes say what became what.
         converters: ATen overload or module class -> converter, as for ``convert``.
 
     Returns:
         The plan; ``print`` shows it, ``plan.all_on_dla`` says whether no layer falls back.
 
     Raises:
-        ConfigError: no such target, or a version without DLA on it; device types of nothing; open sizes.
+        ConfigError: no such target, or a version without DLA on it; device types of nothing; open sizes; rewrites of a
+            network that is there already.
         Torch2EdgeError: the model cannot be traced or converted, see ``torch2edge.errors``.
     """
     at = Setting(target, tensorrt, (not int8) if fp16 is None else fp16, int8)
     default = _device(default_device_type, "default_device_type") or ("GPU" if device_types else "DLA")
+    traces = isinstance(model, (nn.Module, torch.export.ExportedProgram)) or not hasattr(model, "num_layers")
+    if dla_rewrites and (isinstance(model, (str, os.PathLike)) or not traces):
+        raise ConfigError(
+            "dla_rewrites changes a model's ops before they become layers, and this network has its layers: give the module"
+        )
     if isinstance(model, (str, os.PathLike)):
         session, parser = _parsed(Path(model), positional(inputs))
         return _plan_raw(session.network, at, device_types, default, keep=parser)
-    if not isinstance(model, (nn.Module, torch.export.ExportedProgram)) and hasattr(model, "num_layers"):
+    if not traces:
         return _plan_raw(model, at, device_types, default)
-    return _plan_module(model, inputs, kwargs or {}, at, device_types, default, converters)
+    return _plan_module(model, inputs, kwargs or {}, at, device_types, default, converters, dla_rewrites)
 
 
 def _device(given: Any, option: str) -> str:
@@ -89,7 +97,8 @@ def _device(given: Any, option: str) -> str:
 
 
 def _plan_module(
-    model: Any, inputs: Any, kwargs: Mapping[str, Any], at: Setting, device_types: Any, default: str, converters: Any
+    model: Any, inputs: Any, kwargs: Mapping[str, Any], at: Setting, device_types: Any, default: str, converters: Any,
+    dla_rewrites: bool,
 ) -> DlaPlan:  # fmt: skip
     module, file = opened(model)
     assert file is None
@@ -111,13 +120,18 @@ def _plan_module(
     )  # fmt: skip
     graph.input_names = names
     check_reached(placed, [op.module for op in graph.ops], "device_types")
+    notes: list[str] = []
+    if dla_rewrites:
+        graph, notes = for_dla(graph, lambda path: (nearest(placed, path) or default) == "DLA", converting)
     road = network(Call(module, args, kwargs, None), None, graph, options, converting, {})
     homes = {str(layer.raw.name): layer.module for layer in road.lowered.network.layers}
 
     def wants_dla(layer: Layer) -> bool:
         return (nearest(placed, layer.module) or default) == "DLA"
 
-    return plan_network(road.session.network, at, wants_dla=wants_dla, module_of=lambda name: homes.get(name, ""))
+    plan = plan_network(road.session.network, at, wants_dla=wants_dla, module_of=lambda name: homes.get(name, ""))
+    plan.notes += notes
+    return plan
 
 
 # ---- networks, ONNX files -----------------------------------------------------------------------------------------------

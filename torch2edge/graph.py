@@ -99,6 +99,12 @@ class Op:
             return self.target.attribute
         return str(self.target.__qualname__ if self.instance is not None else self.target._schema.name.split("::")[1])
 
+    def arguments(self) -> dict[str, Any]:
+        """The arguments of an ATen op by the names of its schema, defaults filled in."""
+        schema = self.target._schema.arguments
+        given = dict(zip((a.name for a in schema), self.args)) | self.kwargs
+        return {a.name: given.get(a.name, a.default_value) for a in schema}
+
     def inputs(self) -> Iterator[Value]:
         """Every value among the arguments."""
         found: list[Value] = []

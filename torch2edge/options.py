@@ -50,6 +50,7 @@ class Options:
     device_types: Mapping[str, Any] = field(default_factory=dict)
     dla_core: int | None = None
     gpu_fallback: bool = True
+    dla_rewrites: bool = False
     dla_pools: Mapping[str, int] = field(default_factory=dict)
     tactic_sources: int | None = None
     compute_capabilities: tuple[str, ...] = ()
@@ -133,6 +134,10 @@ class Options:
         Raises:
             ConfigError: with ``road``, what led to the parser.
         """
+        if self.dla_rewrites:
+            raise ConfigError(
+                f"{road}: dla_rewrites changes the traced model's ops, and here TensorRT's parser makes the layers"
+            )
         if self.io_dtype is not None:
             raise ConfigError(
                 f"{road}: a network that TensorRT's parser made keeps the ONNX model's dtypes; leave io_dtype out"
@@ -207,6 +212,8 @@ class Options:
             raise ConfigError(f"dla_core is the number of a DLA core, from 0 on, but is {core!r}")
         if core is not None and not wants:
             raise ConfigError("dla_core is given, but neither device_types nor default_device_type names the DLA")
+        if self.dla_rewrites and not wants:
+            raise ConfigError("dla_rewrites=True, but neither device_types nor default_device_type names the DLA")
         if self.dla_pools and not wants:
             raise ConfigError("dla_pools is given, but neither device_types nor default_device_type names the DLA")
         for name, size in self.dla_pools.items():

@@ -140,6 +140,7 @@ def part_converter(
         devices = (*options["device_types"].values(), options["default_device_type"])
         if not any(device.name == "DLA" for device in devices if device):
             options["dla_core"] = options["dla_pools"] = None
+            options["dla_rewrites"] = False
         options["int8"] = options["int8"] and options["precisions"].get("", "int8") == "int8"
         return options
 

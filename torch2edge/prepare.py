@@ -14,11 +14,12 @@ from torch import nn
 from ._trt import capabilities, trt, why_no_dla
 from .build.calibration import Calibration, Derived, calibrate, graph_hash, weights_hash
 from .check.verify import TRIALS, draw
+from .dla.rewrites import rewritten
 from .errors import ConfigError
 from .graph import Graph, is_quantizer
 from .inputs import device_of
 from .lower import Registry
-from .lower.fold import fold_batch_norms
+from .lower.fold import fold_batch_norms, is_own
 from .lower.fold_prepared import fold_prepared
 from .lower.io_dtype import with_io_dtype
 from .lower.precision import in_precision
@@ -28,7 +29,7 @@ from .modules import check_reached
 from .options import Options
 from .structure import flatten_call
 
-__all__ = ["Call", "Prepared", "calibration_of", "check_data", "prepare", "typed"]
+__all__ = ["Call", "Prepared", "calibration_of", "check_data", "for_dla", "placed_on_dla", "prepare", "typed"]
 
 SHOWN = 5  # modules that a note names
 
@@ -106,8 +107,31 @@ def prepare(graph: Graph, options: Options, converting: Registry, call: Call) ->
     check_reached(options.device_types, paths, "device_types")
     _check_dla(graph, options)
     _check_calibration(graph, options, call)
+    graph, notes = for_dla(graph, placed_on_dla(options), converting) if options.dla_rewrites else (graph, [])
     made = _in_precisions(graph, options, converting, call)
+    made.notes = [*notes, *made.notes]
     return made if options.io_dtype is None else replace(made, graph=with_io_dtype(made.graph, options.io_dtype))
+
+
+def for_dla(graph: Graph, on_dla: Callable[[str], bool], converting: Registry) -> tuple[Graph, list[str]]:
+    """``graph`` with ``dla_rewrites`` in the modules that are ``on_dla``, and a note per kind of rewrite."""
+    graph, told = rewritten(graph, on_dla, fixed=lambda op: not is_own(op, converting))
+    modules: dict[str, list[str]] = {}
+    for note in told:
+        module, _, text = note.removeprefix("note: ").partition(": ")
+        modules.setdefault(text, []).append(module)
+    return graph, [f"note: {_named(paths)}: {text}" for text, paths in modules.items()]
+
+
+def placed_on_dla(options: Options) -> Callable[[str], bool]:
+    """Whether a module path is to run on the DLA."""
+    return lambda path: bool((options.device_of(path) or options.default_device_type) == trt.DeviceType.DLA)
+
+
+def _named(paths: Sequence[str]) -> str:
+    """The first few modules, and how many more there are."""
+    more = len(paths) - SHOWN
+    return ", ".join(paths[:SHOWN]) + (f" and {more} more" if more > 0 else "")
 
 
 def _in_precisions(graph: Graph, options: Options, converting: Registry, call: Call) -> Prepared:
@@ -152,7 +176,8 @@ def _check_calibration(graph: Graph, options: Options, call: Call) -> None:
 
 def _check_dla(graph: Graph, options: Options) -> None:
     """Refuse on the DLA what none takes: float32, and before TensorRT 11.4.1 quantize layers."""
-    on_dla = [op for op in graph.ops if (options.device_of(op.module) or options.default_device_type) == trt.DeviceType.DLA]
+    chosen = placed_on_dla(options)
+    on_dla = [op for op in graph.ops if chosen(op.module)]
     wide = [
         op.module or "the model itself" for op in on_dla
         if options.precision_of(op.module) == "fp32" and any(v is not None and v.dtype == torch.float32 for v in op.outputs)

@@ -92,6 +92,7 @@ def add_convert(commands: Any, common: argparse.ArgumentParser) -> None:
     where.add_argument("--default-device-type", choices=["GPU", "DLA"], help="for all other layers")
     where.add_argument("--dla-core", type=int, metavar="N", help="the DLA core to build for and run on")
     where.add_argument("--no-gpu-fallback", action="store_true", help="a layer that the DLA cannot take is an error")
+    where.add_argument("--dla-rewrites", action="store_true", help="what the DLA does not take, in layers that it does")
     then = command.add_argument_group("the check and the results")
     then.add_argument("--no-verify", action="store_true", help="take the engine unchecked")
     then.add_argument("--tolerance", type=float, metavar="X", help="largest relative L2 error of an output")
@@ -156,7 +157,8 @@ def _run(arguments: argparse.Namespace) -> int:
                 io_dtype=PRECISIONS.get(arguments.io_dtype), precisions=dict(arguments.precision), best=arguments.best,
                 sparse=arguments.sparse, tf32=arguments.tf32,
                 device_types=device_types, default_device_type=default, dla_core=arguments.dla_core,
-                gpu_fallback=not arguments.no_gpu_fallback, optimization_level=arguments.optimization_level,
+                gpu_fallback=not arguments.no_gpu_fallback, dla_rewrites=arguments.dla_rewrites,
+                optimization_level=arguments.optimization_level,
                 workspace=None if arguments.workspace is None else arguments.workspace * 2**20,
                 tactic_sources=arguments.tactic_sources, compute_capabilities=arguments.compute_capability,
                 fallback=arguments.fallback, onnx_exporter=arguments.onnx_exporter, onnx_opset=arguments.onnx_opset,

@@ -44,6 +44,7 @@ def add_plan_dla(commands: Any, common: argparse.ArgumentParser) -> None:
                        help="GPU or DLA for the submodule (or layer) PATH and what is inside; repeatable")  # fmt: skip
     board.add_argument("--default-device-type", choices=["GPU", "DLA"],
                        help="for all other layers; DLA unless --device-type is given")  # fmt: skip
+    board.add_argument("--dla-rewrites", action="store_true", help="plan what convert --dla-rewrites makes of the model")
     command.add_argument("--json", nargs="?", const="-", metavar="FILE",
                          help="write the plan as JSON: to FILE, or to stdout in place of the text")  # fmt: skip
 
@@ -56,6 +57,7 @@ def _run(arguments: argparse.Namespace) -> int:
             model, inputs, device_types=dict(arguments.device_type) or None,
             default_device_type=arguments.default_device_type, target=arguments.target, tensorrt=arguments.tensorrt,
             fp16=arguments.fp16 or None, int8=arguments.int8,
+            dla_rewrites=arguments.dla_rewrites,
         )  # fmt: skip
     except InputError as error:
         raise with_list_hint(arguments, error) from error

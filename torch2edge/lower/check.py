@@ -14,9 +14,7 @@ __all__ = ["bind", "check", "unsupported"]
 
 def bind(op: Any) -> dict[str, Any]:
     """The op's arguments by the names of its schema, defaults filled in."""
-    arguments = op.target._schema.arguments
-    given = dict(zip((a.name for a in arguments), op.args)) | op.kwargs
-    return {a.name: given.get(a.name, a.default_value) for a in arguments}
+    return op.arguments()  # type: ignore[no-any-return]
 
 
 def unsupported(ops: Iterable[Any], registry: Registry) -> list[dict[str, str]]:
