@@ -32,7 +32,7 @@ from .sparsity import sparsify_2to4  # noqa: E402
 __version__ = "0.1.0"
 
 __all__ = [
-    "Calibration", "CalibrationWarning", "Comparison", "DLAWarning", "DlaPlan", "EdgeModule", "GraphWarning", "Input", "PartitionReport",
-    "PartitionWarning", "PartitionedModule", "Plan", "ReferenceWarning", "Report", "build_loadable", "compare", "convert",
-    "converter", "load", "plan", "plan_dla", "sparsify_2to4", "trt", *errors.__all__,
+    "Calibration", "CalibrationWarning", "Comparison", "DLAWarning", "DlaPlan", "EdgeModule", "GraphWarning", "Input",
+    "PartitionReport", "PartitionWarning", "PartitionedModule", "Plan", "ReferenceWarning", "Report", "build_loadable",
+    "compare", "convert", "converter", "load", "plan", "plan_dla", "sparsify_2to4", "trt", *errors.__all__,
 ]  # fmt: skip

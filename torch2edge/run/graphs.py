@@ -17,6 +17,7 @@ from .runner import Runner
 __all__ = ["GraphRunner", "GraphWarning"]
 
 MOST = 8  # graphs per thread
+_capturing = threading.Lock()  # torch.cuda.graph synchronizes and empties the cache, which no other capture survives
 Shapes = tuple[tuple[int, ...], ...]
 
 
@@ -100,7 +101,7 @@ class GraphRunner:
                     raise RuntimeError("; ".join(last_errors(2)))
             stream.synchronize()
             graph = torch.cuda.CUDAGraph()
-            with torch.cuda.graph(graph, stream=stream, capture_error_mode="thread_local"):
+            with _capturing, torch.cuda.graph(graph, stream=stream, capture_error_mode="thread_local"):
                 if not enqueue(stream.cuda_stream):
                     raise RuntimeError("; ".join(last_errors(2)))
         except RuntimeError as error:
@@ -118,8 +119,8 @@ class GraphRunner:
     def _refuse(self, why: str) -> None:
         self._refused = (why.splitlines() or ["TensorRT gave no reason"])[0]
         warnings.warn(
-            f"this engine cannot be captured as a CUDA graph, and is enqueued without: {self._refused}. Loops, and layers whose "
-            "work on the host depends on the data, are reasons",
+            f"this engine cannot be captured as a CUDA graph, and is enqueued without: {self._refused}. Loops, and layers "
+            "whose work on the host depends on the data, are reasons",
             GraphWarning,
             stacklevel=4,
         )
