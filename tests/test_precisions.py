@@ -12,6 +12,10 @@ from torch import nn
 import torch2edge
 from torch2edge import ConfigError
 from torch2edge._trt import capabilities, trt
+from torch2edge.lower import registry
+from torch2edge.options import Options
+from torch2edge.prepare import Call, _at_risk
+from torch2edge.trace import trace
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore::torch2edge.ReferenceWarning"),
@@ -228,3 +232,37 @@ def test_an_infinity_hides_no_large_number() -> None:
 
     report = torch2edge.convert(Masked().eval(), [torch.randn(4, 3)], fp16=True).report
     assert any("reaches 100000" in note for note in report.notes)
+
+
+@pytest.mark.parametrize("scale", [1e6, 1e-6])
+def test_what_half_has_no_room_for_is_found_and_named(scale: float) -> None:
+    """Weights of 1e-7, and activations of 1e6 on their way into the layer that makes them small again."""
+    torch.manual_seed(1)
+    net = nn.Sequential(nn.Linear(8, 8), nn.ReLU(), nn.Linear(8, 8), nn.ReLU(), nn.Linear(8, 3)).eval()
+    net[2].weight.data *= scale
+    net[2].bias.data *= scale
+    net[4].weight.data /= scale
+    x = torch.randn(4, 8)
+    module = torch2edge.convert(net, [x], fp16=True)
+    fresh = torch.randn(4, 8)
+    with torch.no_grad():
+        torch.testing.assert_close(module(fresh), net(fresh), rtol=2e-2, atol=2e-3)
+    told = next(note for note in module.report.notes if "half has no room" in note)
+    assert {name for name in ("2 (", "4 (") if f" {name}" in told} == {"2 (", "4 ("}, told
+    assert {row.path: row.precision for row in module.report.modules}["0"] != "fp32"
+
+
+@pytest.mark.parametrize("scale", [1e6, 1e-6])
+def test_where_tensorrt_chooses_it_is_named(scale: float) -> None:
+    """On weakly typed TensorRT half is allowed, not ordered: the note says for which modules to order float32."""
+    net = nn.Sequential(nn.Linear(8, 8), nn.ReLU(), nn.Linear(8, 3)).eval()
+    net[0].weight.data *= scale
+    net[0].bias.data *= scale
+    net[2].weight.data /= scale
+    x = torch.randn(4, 8)
+    graph = trace(net, [x], is_leaf=registry().is_leaf)
+    (note,) = _at_risk(graph, Options(fp16=True), Call(net, [x], {}))
+    assert "half has no room for 0 (" in note
+    assert "precisions={'0': 'fp32', '2': 'fp32'}" in note
+    plain = nn.Linear(8, 3).eval()
+    assert _at_risk(trace(plain, [x], is_leaf=registry().is_leaf), Options(fp16=True), Call(plain, [x], {})) == []

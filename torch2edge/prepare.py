@@ -76,7 +76,6 @@ class Prepared:
         notes: for the report.
         folded: modules whose batch norms became part of a convolution.
         ranges: index of a value -> largest magnitude in INT8, for a weakly typed TensorRT.
-        pinned: modules that it must compute in float32, for half has no room.
     """
 
     graph: Graph
@@ -84,7 +83,6 @@ class Prepared:
     notes: list[str] = field(default_factory=list)
     folded: list[str] = field(default_factory=list)
     ranges: dict[int, float] = field(default_factory=dict)
-    pinned: list[str] = field(default_factory=list)
 
 
 def calibration_of(given: Any) -> Calibration | None:
@@ -137,9 +135,8 @@ def _in_precisions(graph: Graph, options: Options, converting: Registry, call: C
     if not options.strong:
         ours = call.calibration is not None and options.calibrator == "pytorch"
         ranges = _ranges(graph, options, call) if ours else {}
-        kept = in_precision(graph, options.float_of, _largest(graph, call.tensors)).kept if options.uses("fp16") else {}
         idle = without_effect(graph, options, [path for path in {op.module for op in graph.ops} if ranges])
-        return Prepared(graph, notes=[*call.notes, *idle, *_notes(kept)], ranges=ranges, pinned=list(kept))
+        return Prepared(graph, notes=[*call.notes, *idle, *_at_risk(graph, options, call)], ranges=ranges)
     return typed(graph, options, converting, call)
 
 
@@ -282,6 +279,18 @@ def _largest(graph: Graph, examples: Sequence[torch.Tensor]) -> dict[int, float]
         note(value, tensor)
     graph.replay(examples, look)
     return found
+
+
+def _at_risk(graph: Graph, options: Options, call: Call) -> list[str]:
+    """A note on what half has no room for, where a weakly typed TensorRT may take half for it all the same."""
+    if not options.uses("fp16"):
+        return []
+    kept = in_precision(graph, options.float_of, _largest(graph, call.tensors)).kept
+    if not kept:
+        return []
+    told = listed([f"{path or 'the model itself'} ({why[0]})" for path, why in kept.items()])
+    entries = ", ".join(f"{path!r}: 'fp32'" for path in list(kept)[:SHOWN])
+    return [f"note: half has no room for {told}; precisions={{{entries}}}, and what stands between, keeps them in float32"]
 
 
 def _notes(kept: dict[str, list[str]]) -> list[str]:

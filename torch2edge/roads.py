@@ -38,7 +38,6 @@ class Road:
     session: BuildSession
     notes: list[str] = field(default_factory=list)
     computed: Graph | None = None  # what the network computes, where precisions made another graph of it
-    pinned: Sequence[str] = ()  # modules that a weakly typed TensorRT must compute in float32
 
     @property
     def network_graph(self) -> Graph:
@@ -132,7 +131,7 @@ def network(
         lowered.folded = [*prepared.folded, *lowered.folded]
         session.quantize(lowered.network, lowered.tensor_names, prepared.ranges, has_quantizers(prepared.graph))
         notes = [*prepared.notes, *_calibrator(graph, lowered, session, call)]
-        return Road(graph, lowered, session, notes, prepared.graph, prepared.pinned)
+        return Road(graph, lowered, session, notes, prepared.graph)
     except (UnsupportedOpError, ConversionError) as refused:
         if options.fallback != "onnx":
             raise
@@ -191,7 +190,7 @@ def configure(road: Road, precision: str) -> str:
     session, layers = road.session, road.lowered.network.layers
     session.place(layers)
     session.add_profiles(road.lowered.input_names, road.graph.profiles())
-    session.follow_precisions(layers, road.pinned)
+    session.follow_precisions(layers)
     if "fp16" in precision and not session.options.uses("fp16"):
         return session.follow_dtypes(layers, road.lowered.network.constants(torch.float32))
     return ""

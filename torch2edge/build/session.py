@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -139,27 +139,22 @@ class BuildSession:
                 layer.raw.set_output_type(0, trt.DataType.FLOAT)
         return ""
 
-    def follow_precisions(self, layers: Iterable[Any], pinned: Collection[str] = ()) -> None:
-        """Make a weakly typed TensorRT compute the modules that were given a precision in it; a build that cannot fails.
-
-        Args:
-            layers: ``network.core.Layer`` of every layer.
-            pinned: paths of modules that are to be in float32, whatever they were given.
-        """
+    def follow_precisions(self, layers: Iterable[Any]) -> None:
+        """Make a weakly typed TensorRT compute the modules that were given a precision in it; a build that cannot fails."""
         if capabilities().strongly_typed:
             return
-        if self.strong or not (self.options.precisions or pinned):
+        if self.strong or not self.options.precisions:
             return
         self._flag("OBEY_PRECISION_CONSTRAINTS", True)
         for layer in layers:
-            given = "fp32" if layer.module in pinned else nearest(self.options.precisions, layer.module)
+            given = nearest(self.options.precisions, layer.module)
             if given is None or layer.dtype != torch.float32 or layer.raw.type.name in _UNPINNED:
                 continue
             if given == "int8":  # an order only where there are INT8 kernels for any shape
                 if layer.raw.type.name in _IN_INT8:
                     layer.raw.precision = trt.DataType.INT8
                 continue
-            kind = to_trt_dtype(torch.float32 if given == "fp32" else self.options.float_of(layer.module))
+            kind = to_trt_dtype(self.options.float_of(layer.module))
             layer.raw.precision = kind
             layer.raw.set_output_type(0, kind)
 

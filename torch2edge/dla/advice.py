@@ -33,6 +33,10 @@ BY_RULE = {
     "activation-op": (
         "nn.ReLU, nn.LeakyReLU, nn.ReLU6, nn.Sigmoid, nn.Tanh or nn.SiLU (a sigmoid and a product); then fine-tune"
     ),
+    "unary-op": (
+        "nn.ReLU, nn.LeakyReLU, nn.ReLU6, nn.Sigmoid, nn.Tanh or nn.SiLU in place of activations made of exp, erf or log "
+        "(GELU, ELU, Mish); then fine-tune"
+    ),
     "clip-low": "nn.ReLU6, or nn.Hardtanh(0, n) with n from 1 to 127",
     "clip-high": f"nn.ReLU6, or nn.Hardtanh(0, n) with n from 1 to 127; for hardsigmoid and hardswish {REWRITTEN}",
     "elementwise-op": "multiply by a reciprocal in place of a division, by itself in place of a power",

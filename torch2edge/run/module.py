@@ -13,16 +13,15 @@ import torch
 from torch import nn
 
 from .._trt import why_not_executable
-from ..errors import ConfigError, EngineFileError, ExecutionError, InputError
+from ..errors import EngineFileError, ExecutionError, InputError
 from ..report import Report
 from ..sizes import shape_text
 from ..structure import arrange, call_names, flatten_call, same, text, unflatten
 from .engine_file import check_built_for_here, describe, pack, unpack, write
-from .graphs import GraphRunner, GraphWarning
 from .runner import Runner
 from .sizes import Sizes
 
-__all__ = ["EdgeModule", "GraphWarning", "ReferenceWarning"]
+__all__ = ["EdgeModule", "ReferenceWarning"]
 
 Fallback = Callable[[Sequence[torch.Tensor]], list[torch.Tensor]]
 
@@ -59,8 +58,7 @@ class EdgeModule(nn.Module):
 
     def _set(self, plan: bytes, metadata: dict[str, Any]) -> None:
         self._plan, self.metadata = plan, metadata
-        self._runner: Runner | GraphRunner | None = None
-        self._graphs = 0
+        self._runner: Runner | None = None
         self._simple = False
         self._sizes: Sizes | None = None
         if not metadata:
@@ -85,26 +83,6 @@ class EdgeModule(nn.Module):
     def output_dtypes(self) -> list[torch.dtype]:
         """Of the tensors that it gives, in the order of ``metadata["outputs"]``."""
         return [dtype for _, dtype, _ in self._outputs]
-
-    def enable_cuda_graph(self, most: int = 8) -> EdgeModule:
-        """Run each call as the replay of a CUDA graph, one per shapes of the inputs and thread; the module itself.
-
-        Safe as without: inputs are copied into the graph's own, outputs are fresh tensors. Where the engine cannot be captured
-        (loops), a ``GraphWarning`` says why, and calls go on as without. Copies and files of the module do not keep it.
-
-        Args:
-            most: graphs to keep per thread, the least recently used is dropped.
-
-        Raises:
-            ConfigError: a DLA takes part, whose work no graph holds.
-        """
-        report = self.report
-        if report is not None and any(row.device == "DLA" for row in report.modules):
-            raise ConfigError("CUDA graphs hold no work of a DLA: leave enable_cuda_graph out, or convert for the GPU")
-        if isinstance(most, bool) or not isinstance(most, int) or most < 1:
-            raise ConfigError(f"most is the number of graphs to keep, from 1 on, but is {most!r}")
-        self._graphs, self._runner = most, None
-        return self
 
     def extra_repr(self) -> str:
         """One line for ``print(module)``."""
@@ -181,7 +159,7 @@ class EdgeModule(nn.Module):
             return self._runner(tensors, profile)
         return [t.cpu() for t in self._runner([t.cuda() for t in tensors], profile)]
 
-    def _make_runner(self) -> Runner | GraphRunner:
+    def _make_runner(self) -> Runner:
         reason = why_not_executable()
         if reason:
             raise ExecutionError(
@@ -189,8 +167,7 @@ class EdgeModule(nn.Module):
                 f"{self.metadata['title']}. (Only a module that was converted in this process can be computed without.)"
             )
         inputs = [(binding, dtype) for _, dtype, _, binding in self._inputs]
-        runner = Runner(self._plan, inputs, self._outputs, self.metadata["dla_core"])
-        return GraphRunner(runner, self._graphs) if self._graphs else runner
+        return Runner(self._plan, inputs, self._outputs, self.metadata["dla_core"])
 
     def _warn(self) -> None:
         with self._lock:

@@ -18,31 +18,19 @@ ALIGNMENT = 256  # bytes; IExecutionContext.set_tensor_address requires it
 INT32 = torch.iinfo(torch.int32)
 
 
-def _raw_stream(index: int) -> int:
-    """The handle of the current stream, without a torch.cuda.Stream around it, which takes 6 us to make."""
-    return int(torch._C._cuda_getCurrentRawStream(index))
-
-
 @dataclass
 class _Held:
     """An execution context of one thread."""
 
     context: Any  # IExecutionContext
     stream: torch.cuda.Stream  # of its last use
-    raw: int  # its handle
     done: torch.cuda.Event  # that use
-    addresses: list[int]  # of inputs and outputs, as the context was told last
-    templates: list[torch.Tensor]  # outputs of one element, spread over the shapes; none where shapes vary or hold a 0
-    dynamic: bool
     input_shapes: tuple[tuple[int, ...], ...] | None = None  # what it was told last, where shapes are dynamic
     output_shapes: list[tuple[int, ...]] = field(default_factory=list)
-    spare: torch.Tensor | None = None
 
 
 class Runner:
     """An engine with one execution context per thread, and per optimization profile where it has dynamic shapes.
-
-    What can be known before a call is computed before it, and TensorRT is told an address only where it changed.
 
     Args:
         plan: the serialized engine.
@@ -68,11 +56,7 @@ class Runner:
         self._engine = self._runtime.deserialize_cuda_engine(plan)
         if self._engine is None:
             raise ExecutionError("TensorRT cannot load this engine:\n" + "\n".join(f"  {line}" for line in last_errors()))
-        self._outputs = list(outputs)
-        # position, name, dtype, and whether the tensor can go in as it is
-        self._taken = [(i, n, d, carried(d) == d) for i, (n, d) in enumerate(inputs) if n]
-        self._names = [n for _, n, _, _ in self._taken] + [n for n, _, _ in self._outputs]
-        self._cast = any(carried(dtype) != dtype for _, dtype, _ in self._outputs)
+        self._inputs, self._outputs = list(inputs), list(outputs)
         self._contexts = threading.local()
 
     @property
@@ -82,66 +66,32 @@ class Runner:
 
     def context(self, profile: int | None = None) -> Any:
         """The IExecutionContext with which this thread's calls run."""
-        device = torch.device("cuda", torch.cuda.current_device())
-        held = self._held(_raw_stream(device.index), device, profile)
-        held.addresses = [0] * len(self._names)  # whoever asks for it may set others
-        return held.context
+        return self._context(torch.cuda.current_stream(), profile).context
 
-    def _held(self, raw: int, device: torch.device, profile: int | None) -> _Held:
-        """This thread's context for a profile, safe to use on the current stream: its work on another one is waited for."""
-        try:
-            mine: _Held = self._contexts.held[profile]
-        except (AttributeError, KeyError):
-            mine = self._new(device, profile)
-        if mine.raw != raw:
-            mine.stream, mine.raw = torch.cuda.current_stream(device), raw
-            mine.stream.wait_event(mine.done)
+    def _context(self, stream: torch.cuda.Stream, profile: int | None) -> _Held:
+        """This thread's context for a profile, safe to use on ``stream``: its work on another stream is waited for."""
+        held: dict[int | None, _Held] = vars(self._contexts).setdefault("held", {})
+        if profile not in held:
+            context = self._engine.create_execution_context()
+            if context is None:
+                raise ExecutionError("TensorRT gave no execution context: " + "; ".join(last_errors(2)))
+            if profile is not None and not context.set_optimization_profile_async(profile, stream.cuda_stream):
+                raise ExecutionError(f"TensorRT refused the optimization profile {profile}: " + "; ".join(last_errors(2)))
+            held[profile] = _Held(context, stream, torch.cuda.Event())
+            held[profile].done.record(stream)
+        mine = held[profile]
+        if mine.stream != stream:
+            stream.wait_event(mine.done)
+            mine.stream = stream
         return mine
-
-    def taken(self, tensors: Sequence[torch.Tensor]) -> list[torch.Tensor]:
-        """Of the tensors of a call those that the engine takes, as it takes them."""
-        return [
-            t if plain and t.is_contiguous() and not t.data_ptr() % ALIGNMENT else _ready(t, dtype, name)
-            for t, (_, name, dtype, plain) in zip([tensors[i] for i, _, _, _ in self._taken], self._taken)
-        ]
-
-    def given(self, results: list[torch.Tensor]) -> list[torch.Tensor]:
-        """Outputs in the dtypes that they are to have."""
-        return [r.to(d) for r, (_, d, _) in zip(results, self._outputs)] if self._cast else results
-
-    def bound(self, inputs: Sequence[torch.Tensor], profile: int | None) -> tuple[_Held, list[torch.Tensor]]:
-        """A context of its own that reads these tensors (as of ``taken``), and the outputs that it writes."""
-        device = inputs[0].device if inputs else torch.device("cuda", torch.cuda.current_device())
-        held = self._made(torch.cuda.current_stream(device), device, profile)
-        results = self._empty(held, inputs, device)
-        self._tell(held, [*inputs, *results], device)
-        return held, results
-
-    def _new(self, device: torch.device, profile: int | None) -> _Held:
-        held = self._made(torch.cuda.current_stream(device), device, profile)
-        held.done.record(held.stream)
-        vars(self._contexts).setdefault("held", {})[profile] = held
-        return held
-
-    def _made(self, stream: torch.cuda.Stream, device: torch.device, profile: int | None) -> _Held:
-        raw = int(stream.cuda_stream)
-        context = self._engine.create_execution_context()
-        if context is None:
-            raise ExecutionError("TensorRT gave no execution context: " + "; ".join(last_errors(2)))
-        if profile is not None and not context.set_optimization_profile_async(profile, raw):
-            raise ExecutionError(f"TensorRT refused the optimization profile {profile}: " + "; ".join(last_errors(2)))
-        templates: list[torch.Tensor] = []
-        if profile is None and all(0 not in shape for _, _, shape in self._outputs):
-            templates = [torch.empty(1, dtype=carried(d), device=device).expand(shape) for _, d, shape in self._outputs]
-        told = [0] * len(self._names)
-        return _Held(context, stream, raw, torch.cuda.Event(), told, templates, profile is not None)
 
     def _output_shapes(self, held: _Held, shapes: tuple[tuple[int, ...], ...]) -> list[tuple[int, ...]]:
         """The shapes of the outputs for these shapes of the inputs that the engine takes, which the context is told."""
         if held.input_shapes == shapes:
             return held.output_shapes
         context, held.input_shapes = held.context, None
-        for (_, name, _, _), shape in zip(self._taken, shapes):
+        names = [name for name, _ in self._inputs if name]
+        for name, shape in zip(names, shapes):
             if not context.set_input_shape(name, shape):
                 raise ExecutionError(f"TensorRT refused the shape {shape} of {name}: " + "; ".join(last_errors(2)))
         missing = context.infer_shapes()
@@ -162,47 +112,29 @@ class Runner:
             ExecutionError: TensorRT failed to enqueue.
         """
         device = tensors[0].device
-        if device.index == torch.cuda.current_device():
-            return self._enqueue(tensors, profile, device)
         with torch.cuda.device(device):
-            return self._enqueue(tensors, profile, device)
-
-    def _enqueue(self, tensors: Sequence[torch.Tensor], profile: int | None, device: torch.device) -> list[torch.Tensor]:
-        raw = _raw_stream(device.index)
-        held = self._held(raw, device, profile)
-        kept = self.taken(tensors)  # TensorRT keeps no reference to what it reads and writes
-        results = self._empty(held, kept, device)
-        self._tell(held, [*kept, *results], device)
-        if not held.context.execute_async_v3(raw):
-            raise ExecutionError("TensorRT could not run the engine:\n" + "\n".join(f"  {line}" for line in last_errors()))
-        held.done.record(held.stream)
-        for tensor in kept:  # the allocator must not hand their memory to another stream before this one has passed
-            tensor.record_stream(held.stream)
-        return self.given(results)
-
-    def _empty(self, held: _Held, inputs: Sequence[torch.Tensor], device: torch.device) -> list[torch.Tensor]:
-        """Outputs to be written."""
-        if held.templates:
-            return [torch.empty_like(t, memory_format=torch.contiguous_format) for t in held.templates]
-        shapes: Sequence[tuple[Any, ...]] = [shape for _, _, shape in self._outputs]
-        if held.dynamic:
-            shapes = self._output_shapes(held, tuple(tuple(t.shape) for t in inputs))
-        return [torch.empty(shape, dtype=carried(d), device=device) for (_, d, _), shape in zip(self._outputs, shapes)]
-
-    def _tell(self, held: _Held, tensors: Sequence[torch.Tensor], device: torch.device) -> None:
-        """The addresses that changed."""
-        addresses, context = held.addresses, held.context
-        for i, tensor in enumerate(tensors):
-            address = tensor.data_ptr() or self._somewhere(held, device)
-            if addresses[i] != address:
-                context.set_tensor_address(self._names[i], address)
-                addresses[i] = address
-
-    def _somewhere(self, held: _Held, device: torch.device) -> int:
-        """An address for a tensor without elements, which TensorRT does not take a null for."""
-        if held.spare is None:
-            held.spare = torch.empty(1, device=device)
-        return held.spare.data_ptr()
+            stream = torch.cuda.current_stream(device)
+            held = self._context(stream, profile)
+            context = held.context
+            kept: list[torch.Tensor] = []  # TensorRT keeps no reference to what it reads and writes
+            for (name, dtype), tensor in zip(self._inputs, tensors):
+                if name:
+                    kept.append(_ready(tensor, dtype, name))
+                    context.set_tensor_address(name, kept[-1].data_ptr())
+            shapes = [shape for _, _, shape in self._outputs]
+            if profile is not None:
+                shapes = self._output_shapes(held, tuple(tuple(t.shape) for t in kept))
+            results = []
+            for (name, dtype, _), shape in zip(self._outputs, shapes):
+                results.append(torch.empty(shape, dtype=carried(dtype), device=device))
+                kept.append(results[-1] if results[-1].numel() else torch.empty(1, device=device))  # no null addresses
+                context.set_tensor_address(name, kept[-1].data_ptr())
+            if not context.execute_async_v3(stream.cuda_stream):
+                raise ExecutionError("TensorRT could not run the engine:\n" + "\n".join(f"  {line}" for line in last_errors()))
+            held.done.record(stream)
+            for tensor in kept:  # the allocator must not hand their memory to another stream before this one has passed
+                tensor.record_stream(stream)
+            return [r.to(dtype) for r, (_, dtype, _) in zip(results, self._outputs)]
 
 
 def _ready(tensor: torch.Tensor, dtype: torch.dtype, name: str) -> torch.Tensor:
