@@ -16,6 +16,7 @@ from ._trt import capabilities, clear_errors, last_errors, load_plugins, logger,
 from .build import BuildSession
 from .dla import DlaPlan, Setting, plan_network
 from .dla.layer import Layer
+from .dla.planner import ASKED
 from .errors import ConfigError, ConversionError, InputError
 from .inputs import device_of, positional, read_inputs
 from .lower import registry
@@ -57,7 +58,7 @@ def plan_dla(
         kwargs: the keyword inputs of a module; neither a file nor a network takes any.
         device_types: submodule, its path, or a pattern of paths -> ``trt.DeviceType``, "dla" or "gpu"; it holds for what is
             inside too, the innermost wins. For a file or a network also the name of a layer.
-        default_device_type: of all other layers; by default the DLA, or the GPU where ``device_types`` is given.
+        default_device_type: of all other layers; by default the GPU where ``device_types`` names the DLA, else the DLA.
         target: "orin" or "xavier".
         tensorrt: the version on the board, e.g. "8.6".
         fp16: the builder may use FP16; by default True unless ``int8``.
@@ -75,7 +76,7 @@ def plan_dla(
         Torch2EdgeError: the model cannot be traced or converted, see ``torch2edge.errors``.
     """
     at = Setting(target, tensorrt, (not int8) if fp16 is None else fp16, int8)
-    default = _device(default_device_type, "default_device_type") or ("GPU" if device_types else "DLA")
+    default = None if default_device_type is None else _device(default_device_type, "default_device_type")
     is_file = isinstance(model, (str, os.PathLike))
     if is_file or isinstance(model, trt.INetworkDefinition):
         _check_layers_given(is_file, inputs, kwargs, dla_rewrites, converters)
@@ -85,6 +86,37 @@ def plan_dla(
     if isinstance(model, trt.INetworkDefinition):
         return _plan_raw(model, at, device_types, default)
     return _plan_module(model, inputs, kwargs or {}, at, device_types, default, converters, dla_rewrites)
+
+
+class _Placed:
+    """Which device each layer is asked for.
+
+    Args:
+        placed: path of a module (or name of a layer) -> "DLA" or "GPU".
+        default: of what is not in there; None where none was given: the GPU if ``placed`` names the DLA, else the DLA.
+        by_name: whether there are names of layers among the paths.
+    """
+
+    def __init__(self, placed: Mapping[str, str], default: str | None, *, by_name: bool = False) -> None:
+        self._placed, self._told, self._by_name = placed, default is not None, by_name
+        self._default = default or ("GPU" if "DLA" in placed.values() else "DLA")
+
+    def on_dla(self, path: str) -> bool:
+        """Whether what runs in the module ``path`` is to be on the DLA."""
+        return (nearest(self._placed, path) or self._default) == "DLA"
+
+    def wants(self, layer: Layer) -> bool:
+        """Whether the layer is to be on the DLA."""
+        return (self._entry(layer) or self._default) == "DLA"
+
+    def why(self, layer: Layer) -> str:
+        """Why it is not."""
+        named = self._entry(layer) is not None
+        return ASKED if named or self._told else "no entry of device_types names it, and some name the DLA"
+
+    def _entry(self, layer: Layer) -> str | None:
+        own = self._placed.get(layer.name) if self._by_name else None
+        return own or nearest(self._placed, layer.module)
 
 
 def _check_layers_given(is_file: bool, inputs: Any, kwargs: Any, dla_rewrites: bool, converters: Any) -> None:
@@ -107,9 +139,7 @@ def _check_layers_given(is_file: bool, inputs: Any, kwargs: Any, dla_rewrites: b
 
 
 def _device(given: Any, option: str) -> str:
-    """ "DLA" or "GPU" of what was given as a device; "" for None."""
-    if given is None:
-        return ""
+    """ "DLA" or "GPU" of what was given as a device."""
     name = given.upper() if isinstance(given, str) else getattr(given, "name", "")
     if name not in ("DLA", "GPU"):
         raise ConfigError(f"{option} is {given!r}; it must be trt.DeviceType.GPU or .DLA, or 'gpu' or 'dla'")
@@ -117,7 +147,7 @@ def _device(given: Any, option: str) -> str:
 
 
 def _plan_module(
-    model: Any, inputs: Any, kwargs: Mapping[str, Any], at: Setting, device_types: Any, default: str, converters: Any,
+    model: Any, inputs: Any, kwargs: Mapping[str, Any], at: Setting, device_types: Any, default: str | None, converters: Any,
     dla_rewrites: bool,
 ) -> DlaPlan:  # fmt: skip
     module, file = opened(model)
@@ -137,16 +167,15 @@ def _plan_module(
     )  # fmt: skip
     graph.input_names = names
     check_reached(placed, [op.module for op in graph.ops], "device_types")
+    devices = _Placed(placed, default)
     notes: list[str] = []
     if dla_rewrites:
-        graph, notes = for_dla(graph, lambda path: (nearest(placed, path) or default) == "DLA", converting)
+        graph, notes = for_dla(graph, devices.on_dla, converting)
     road = network(Call(module, args, kwargs, None), None, graph, options, converting, {})
     homes = {str(layer.raw.name): layer.module for layer in road.lowered.network.layers}
-
-    def wants_dla(layer: Layer) -> bool:
-        return (nearest(placed, layer.module) or default) == "DLA"
-
-    plan = plan_network(road.session.network, at, wants_dla=wants_dla, module_of=lambda name: homes.get(name, ""))
+    plan = plan_network(
+        road.session.network, at, wants_dla=devices.wants, why_gpu=devices.why, module_of=lambda name: homes.get(name, "")
+    )
     plan.notes += notes
     return plan
 
@@ -154,7 +183,7 @@ def _plan_module(
 # ---- networks, ONNX files -----------------------------------------------------------------------------------------------
 
 
-def _plan_raw(raw: Any, at: Setting, device_types: Any, default: str, keep: Any = None) -> DlaPlan:
+def _plan_raw(raw: Any, at: Setting, device_types: Any, default: str | None, keep: Any = None) -> DlaPlan:
     """Plan a network whose layers have nothing but their names.
 
     Args:
@@ -168,11 +197,8 @@ def _plan_raw(raw: Any, at: Setting, device_types: Any, default: str, keep: Any 
             nn.Module(), device_types, "device_types", "{name: 'dla'}", known=known, patterns=True
         ).items()
     }
-
-    def wants_dla(layer: Layer) -> bool:
-        return (placed.get(layer.name) or nearest(placed, layer.module) or default) == "DLA"
-
-    made = plan_network(raw, at, wants_dla=wants_dla, module_of=_module_of)
+    devices = _Placed(placed, default, by_name=True)
+    made = plan_network(raw, at, wants_dla=devices.wants, why_gpu=devices.why, module_of=_module_of)
     del keep
     return made
 
