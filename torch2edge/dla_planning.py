@@ -21,6 +21,7 @@ from .errors import ConfigError, ConversionError, InputError
 from .inputs import device_of, positional, read_inputs
 from .lower import registry
 from .lower.onnx_names import scoped_path
+from .lower.quantize import has_quantizers
 from .modules import by_path, check_reached, nearest
 from .options import Options
 from .prepare import Call, for_dla
@@ -29,6 +30,11 @@ from .shapes import Input
 from .trace import trace
 
 __all__ = ["plan_dla"]
+
+HALF_ENDS = (
+    "note: a strongly typed DLA computes in the network's dtypes, so float inputs and outputs are planned in half, as "
+    "convert(fp16=True, io_dtype=torch.float16) has them: in float32 a cast at each end runs on the GPU"
+)
 
 
 def plan_dla(
@@ -62,7 +68,8 @@ def plan_dla(
         target: "orin" or "xavier".
         tensorrt: the version on the board, e.g. "8.6".
         fp16: the builder may use FP16; by default True unless ``int8``.
-        int8: the builder may use INT8. Both together is what boards are mostly built with.
+        int8: the builder may use INT8. Both together is what boards are mostly built with. For TensorRT 11, which is strongly
+            typed, of a model that quantizes by itself only.
         dla_rewrites: plan what ``convert(dla_rewrites=True)`` makes of a module; the notes say what became what.
         converters: ATen overload or module class -> converter, as for ``convert``; for a module.
 
@@ -70,8 +77,9 @@ def plan_dla(
         The plan; ``print`` shows it, ``plan.all_on_dla`` says whether no layer falls back.
 
     Raises:
-        ConfigError: no such target, or a version without DLA on it; device types of nothing; open sizes; rewrites,
-            converters or kwargs for a network that is there already.
+        ConfigError: no such target, or a version without DLA on it; device types of nothing; open sizes; INT8
+            where the model has none for a strongly typed board; rewrites, converters or kwargs for a network that is there
+            already.
         InputError: it is no model; a file that is empty, or does not take these inputs.
         Torch2EdgeError: the model cannot be traced or converted, see ``torch2edge.errors``.
     """
@@ -138,6 +146,16 @@ def _check_layers_given(is_file: bool, inputs: Any, kwargs: Any, dla_rewrites: b
         raise ConfigError(f"inputs are given, but the model is {what}; leave them out")
 
 
+def _check_int8(at: Setting, quantizes: bool) -> None:
+    """Refuse INT8 on a strongly typed TensorRT for a network that has no quantize layers: it would be a plan without INT8."""
+    if at.int8 and at.strongly_typed and not quantizes:
+        raise ConfigError(
+            f"int8=True with tensorrt={at.tensorrt!r}: INT8 on a strongly typed DLA is that of quantize layers, which this "
+            "model has none of, and where a calibration would put them is not planned yet. Plan it with fp16=True, give a "
+            "model that quantizes by itself, or name the weakly typed version that is on the board (up to 10.7)"
+        )
+
+
 def _device(given: Any, option: str) -> str:
     """ "DLA" or "GPU" of what was given as a device."""
     name = given.upper() if isinstance(given, str) else getattr(given, "name", "")
@@ -157,7 +175,8 @@ def _plan_module(
         for path, device in by_path(module, device_types, "device_types", "{submodule: 'dla'}", patterns=True).items()
     }
     # The board's weakly typed TensorRT chooses precisions itself; only a strongly typed one is told them by casts.
-    options = Options(fp16=at.strongly_typed and at.fp16)
+    typed = at.strongly_typed and at.fp16
+    options = Options(fp16=typed, io_dtype=torch.float16 if typed and capabilities().strongly_typed else None)
     converting = registry().extended(converters)
     args, kwargs, names, varying = read_inputs(positional(inputs), kwargs, device_of(module))
     _check_fixed(varying)
@@ -166,11 +185,13 @@ def _plan_module(
         functions=converting.functions(),
     )  # fmt: skip
     graph.input_names = names
+    _check_int8(at, has_quantizers(graph))
     check_reached(placed, [op.module for op in graph.ops], "device_types")
     devices = _Placed(placed, default)
-    notes: list[str] = []
+    notes = [HALF_ENDS] if options.io_dtype is not None else []
     if dla_rewrites:
-        graph, notes = for_dla(graph, devices.on_dla, converting)
+        graph, became = for_dla(graph, devices.on_dla, converting)
+        notes += became
     road = network(Call(module, args, kwargs, None), None, graph, options, converting, {})
     homes = {str(layer.raw.name): layer.module for layer in road.lowered.network.layers}
     plan = plan_network(
@@ -189,7 +210,9 @@ def _plan_raw(raw: Any, at: Setting, device_types: Any, default: str | None, kee
     Args:
         keep: what owns the weights of the network.
     """
-    names = [str(raw.get_layer(i).name) for i in range(raw.num_layers)]
+    raw_layers = [raw.get_layer(i) for i in range(raw.num_layers)]
+    _check_int8(at, any(trt.ILayer.type.__get__(layer).name == "QUANTIZE" for layer in raw_layers))
+    names = [str(layer.name) for layer in raw_layers]
     known = dict.fromkeys(["", *names, *(path for name in names for path in _around(_module_of(name)))])
     placed = {
         path: _device(device, f"device_types[{path!r}]")

@@ -15,6 +15,11 @@ from torch2edge import ConfigError, DlaPlan, plan_dla
 from torch2edge._trt import capabilities, trt, why_no_dla
 
 
+class Quantized(nn.Module):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return torch.fake_quantize_per_tensor_affine(x, 0.1, 0, -128, 127).relu()
+
+
 @pytest.fixture
 def model():
     return Two().eval()
@@ -159,12 +164,34 @@ def test_a_strongly_typed_board_is_told_precisions_by_casts(model):
     if not capabilities().strongly_typed:
         pytest.skip("this TensorRT chooses precisions itself, and so its networks have no casts")
     plan = plan_dla(model, [X], tensorrt="11.4.1", fp16=True)
-    casts = [row for row in plan.layers if row.type == "CAST"]
-    assert casts
-    assert all(row.device == "GPU" for row in casts)
-    assert "first.0/convolution" in plan.loadables[0]
+    assert [row.name for row in plan.fallbacks] == ["second.1/elu"]
+    assert any("io_dtype=torch.float16" in note for note in plan.notes)
+    plan = plan_dla(model.first, [X], tensorrt="11.4.1")
+    assert plan.all_on_dla
+    assert plan.layers
     plan = plan_dla(model, [X], tensorrt="11.4.1", fp16=False)
     assert not plan.loadables
+
+
+def test_int8_of_a_strongly_typed_board_is_that_of_quantize_layers(model):
+    network = torch2edge.convert(model, [X], keep_network=True, verify=False).network
+    for given, inputs in ((model, [X]), (network, [])):
+        with pytest.raises(ConfigError, match=r"int8=True with tensorrt='11\.4\.1'.* not planned yet"):
+            plan_dla(given, inputs, tensorrt="11.4.1", int8=True, fp16=True)
+
+
+def test_a_model_that_quantizes_by_itself_is_planned_for_a_strongly_typed_board():
+    if not capabilities().strongly_typed:
+        pytest.skip("this TensorRT's networks are weakly typed")
+    plan = plan_dla(Quantized().eval(), [X], tensorrt="11.4.1", int8=True)
+    assert {row.type for row in plan.layers} >= {"QUANTIZE", "DEQUANTIZE"}
+
+
+def test_versions_of_which_little_is_known(model):
+    notes = {v: " ".join(plan_dla(model, [X], tensorrt=v).notes) for v in ("8.3", "8.4", "8.6", "11.4.2", "11.5", "99")}
+    assert {v for v, text in notes.items() if "nothing is known of TensorRT" in text} == {"11.5", "99"}
+    assert {v for v, text in notes.items() if "the first for Orin" in text} == {"8.3"}
+    assert "the first for Orin" not in " ".join(plan_dla(model, [X], tensorrt="8.2", target="xavier").notes)
 
 
 def test_quantize_layers_get_a_note():

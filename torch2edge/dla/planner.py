@@ -17,6 +17,8 @@ from .rules import RULES, TYPES, UNSUPPORTED
 
 __all__ = ["ASKED", "plan_layers", "plan_network"]
 
+NEWEST = (11, 4)  # the newest TensorRT that rules were read of
+FIRST_OF_ORIN = (8, 4)  # JetPack 5.0
 ASKED = "it was asked to be on the GPU"
 """Why a layer is there that was given to it."""
 BORDER = "Validation failed for DLA layer: {name}. Switching to GPU fallback."
@@ -166,6 +168,11 @@ def _notes(made: DlaPlan, state: _State, at: Setting) -> list[str]:
     notes = []
     if made.all_on_dla:
         notes.append(ALL_FORMATS)
+    if at.version[:2] > NEWEST:
+        shown = ".".join(map(str, NEWEST))
+        notes.append(f"note: nothing is known of TensorRT {at.tensorrt}: it is planned by the rules of {shown}")
+    if at.target == "orin" and at.version < FIRST_OF_ORIN:
+        notes.append(f"note: TensorRT 8.4 is the first for Orin; with {at.tensorrt} the plan is of rules alone, for no board")
     if at.strongly_typed and at.int8:
         notes.append("note: INT8 on a strongly typed DLA was read about nowhere; what the plan says of it is concluded")
     for number, group in enumerate(state.groups):
