@@ -190,7 +190,7 @@ def _plan_module(
     devices = _Placed(placed, default)
     notes = [HALF_ENDS] if options.io_dtype is not None else []
     if dla_rewrites:
-        graph, became = for_dla(graph, devices.on_dla, converting)
+        graph, became = for_dla(graph, options, converting, on_dla=devices.on_dla, int8=at.int8)
         notes += became
     road = network(Call(module, args, kwargs, None), None, graph, options, converting, {})
     homes = {str(layer.raw.name): layer.module for layer in road.lowered.network.layers}
