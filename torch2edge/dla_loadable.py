@@ -100,6 +100,7 @@ def build_loadable(
     plan = prepare_dla(road)
     assert plan is not None  # Options refused where there is no DLA
     plan.notes += road.notes
+    plan.rewritten = dla_rewrites
     road.session.stand_alone(taken, given)
     _write(Path(path), road.session.build())
     return plan

@@ -198,6 +198,7 @@ def _plan_module(
         road.session.network, at, wants_dla=devices.wants, why_gpu=devices.why, module_of=lambda name: homes.get(name, "")
     )
     plan.notes += notes
+    plan.rewritten = dla_rewrites
     return plan
 
 
