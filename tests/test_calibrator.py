@@ -63,6 +63,20 @@ class Refusing:
 @pytest.mark.gpu
 @needs_gpu
 @needs_calibrators
+def test_beside_another_io_dtype(trained: Net) -> None:
+    """The check's batches are the model's, whatever the engine takes."""
+    module = torch2edge.convert(
+        trained.cuda(), example("cuda"), int8=True, fp16=True, calibrator="tensorrt", io_dtype=torch.float16,
+        calibration=Calibration(loader(), progress=False), **FAST,
+    )  # fmt: skip
+    images = example("cuda")[0]
+    agree = module(images.half()).argmax(1) == trained.cuda()(images).argmax(1)
+    assert float(agree.float().mean()) > 0.9
+
+
+@pytest.mark.gpu
+@needs_gpu
+@needs_calibrators
 def test_an_error_of_the_data_stops_tensorrts_calibration(tmp_path: Path) -> None:
     model, x = Net().eval().cuda(), torch.randn(2, 3, 8, 8, device="cuda")
     how: dict[str, Any] = {"int8": True, "calibrator": "tensorrt", **FAST}

@@ -118,9 +118,10 @@ def test_wrong_placements(options: dict[str, Any], what: str) -> None:
         ({"device_types": {"unused": "dla"}, "fp16": True}, r"nothing ran in 'unused'"),
         (
             {"device_types": {"layer1": "dla"}},
-            r"but these modules are in fp32: layer1.0, layer1.1. Add fp16",
+            r"but these modules are in fp32 or bf16: layer1.0, layer1.1. Add fp16",
         ),
-        ({"default_device_type": "dla", "fp16": True, "precisions": {"head": "fp32"}}, r"modules are in fp32: head"),
+        ({"default_device_type": "dla", "bf16": True}, r"modules are in fp32 or bf16: layer1.0"),
+        ({"default_device_type": "dla", "fp16": True, "precisions": {"head": "fp32"}}, r"modules are in fp32 or bf16: head"),
     ],
 )
 def test_what_no_dla_does(options: dict[str, Any], what: str) -> None:

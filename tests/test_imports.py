@@ -106,6 +106,7 @@ def test_only_api_and_the_command_know_the_stages():
         "contribution",
         "dla_loadable",
         "dla_planning",
+        "fitting",
         "marked",
         "partition",
         "partition_data",

@@ -86,3 +86,21 @@ def test_bad_io_dtypes() -> None:
         torch2edge.convert(model, [x], io_dtype=torch.float16, fallback="torch")
     with pytest.raises(ConfigError, match=r"fallback='onnx'.*leave io_dtype out"):
         torch2edge.convert(model, [x], io_dtype=torch.float16, fallback="onnx")
+
+
+def test_a_range_that_the_borders_have_not() -> None:
+    class Large(nn.Module):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return x * 1e6
+
+    x = torch.randn(4, 3)
+    with pytest.raises(ConfigError, match=r"io_dtype=torch.float16: output.* reaches .* and torch.float16 ends at 65504"):
+        torch2edge.convert(Large().eval(), [x], io_dtype=torch.float16)
+    with pytest.raises(ConfigError, match=r"args\[0\] reaches"):
+        torch2edge.convert(nn.Sequential(nn.Tanh()).eval(), [x * 1e6], io_dtype=torch.float16)
+
+
+@pytest.mark.parametrize("wrong", ["no", 1, None])
+def test_flags_are_true_or_false(wrong: object) -> None:
+    with pytest.raises(ConfigError, match=r"fp16 is .*; it must be True or False"):
+        torch2edge.convert(nn.Linear(4, 4).eval(), [torch.randn(2, 4)], fp16=wrong)

@@ -178,3 +178,53 @@ def test_halves_are_quantized_as_they_are(net: Net) -> None:
     operands = [layer.get_input(k) for layer in layers if layer.type == trt.LayerType.CONVOLUTION for k in (0, 1)]
     assert {t.dtype for t in operands} == {trt.DataType.HALF}
     assert {made_by[t.name] for t in operands} == {"DEQUANTIZE"}
+
+
+HALF = nn.Sequential(nn.Linear(8, 8)).eval().half()
+
+
+@pytest.mark.parametrize(
+    ("model", "options", "told"),
+    [
+        (HALF, {"int8": True, "calibration": [torch.randn(4, 8).half()]}, "nothing is INT8"),
+        (HALF, {"precisions": {"0": "fp32", "": "fp16"}}, "precisions has no effect on 0"),
+        (HALF, {"bf16": True}, "bf16=True has no effect"),
+        (nn.Sequential(nn.ReLU()).eval(), {"int8": True, "calibration": [torch.randn(4, 8)]}, "nothing is INT8"),
+    ],
+)
+@pytest.mark.filterwarnings("ignore::torch2edge.CalibrationWarning")
+def test_options_that_nothing_can_take_are_named(model: nn.Module, options: dict[str, Any], told: str) -> None:
+    x = torch.randn(4, 8).half() if model is HALF else torch.randn(4, 8)
+    assert any(told in note for note in torch2edge.convert(model, [x], **options).report.notes)
+
+
+@pytest.mark.parametrize("factor", [1e5, 1e-6])
+@pytest.mark.filterwarnings("ignore::torch2edge.CalibrationWarning")
+def test_ranges_are_seen_through_quantizers(factor: float) -> None:
+    class Scaled(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.a, self.b = nn.Linear(16, 32), nn.Linear(32, 8)
+            self.b.weight.data /= factor
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return self.b((self.a(x) * factor).relu())
+
+    data = torch2edge.Calibration([torch.randn(8, 16) for _ in range(17)], algorithm="minmax", progress=False)
+    module = torch2edge.convert(Scaled().eval(), [torch.randn(8, 16)], int8=True, fp16=True, calibration=data)
+    assert all(row.rel_l2 < 0.05 for row in module.report.check)
+    assert any("b (" in note and "half has no room" in note for note in module.report.notes)
+
+
+def test_an_infinity_hides_no_large_number() -> None:
+    class Masked(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.l = nn.Linear(3, 3)
+            self.register_buffer("c", torch.tensor([-float("inf"), 0.0, 1e5]))
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return (self.l(x) + self.c) * 1e-3
+
+    report = torch2edge.convert(Masked().eval(), [torch.randn(4, 3)], fp16=True).report
+    assert any("reaches 100000" in note for note in report.notes)

@@ -15,6 +15,7 @@ import importlib
 import importlib.util
 import logging
 import os
+import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -30,7 +31,8 @@ _NO_DRIVER = "cudaError 35"  # TensorRT-RTX says so again and again where there 
 logger_name = "torch2edge.tensorrt"
 _log = logging.getLogger(logger_name)
 _errors: collections.deque[str] = collections.deque(maxlen=50)
-_recording: list[str] | None = None
+_recorders: list[list[str]] = []
+_recorders_lock = threading.Lock()
 
 
 @functools.cache
@@ -190,8 +192,8 @@ def logger() -> Any:
             trt.ILogger.__init__(self)  # pybind11 trampolines crash when the base is not initialised by name
 
         def log(self, level: Any, message: str) -> None:
-            if _recording is not None:
-                _recording.append(message)
+            for lines in list(_recorders):
+                lines.append(message)
             if levels[level] == logging.ERROR and _NO_DRIVER not in message:
                 _errors.append(message.strip())
             _log.log(levels[level], message)
@@ -202,12 +204,14 @@ def logger() -> Any:
 @contextlib.contextmanager
 def recorded() -> Iterator[list[str]]:
     """All that TensorRT says meanwhile, of every severity, line by line."""
-    global _recording
-    before, _recording = _recording, []
+    lines: list[str] = []
+    with _recorders_lock:
+        _recorders.append(lines)
     try:
-        yield _recording
+        yield lines
     finally:
-        _recording = before
+        with _recorders_lock:
+            _recorders[:] = [other for other in _recorders if other is not lines]
 
 
 # Quiet by default: TensorRT's errors come back in our exceptions, its warnings only on request.

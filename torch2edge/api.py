@@ -172,6 +172,8 @@ def convert(
     """
     model, file = opened(model)
     assert isinstance(model, nn.Module)
+    if not isinstance(dla_pools, (Mapping, type(None))):
+        raise ConfigError(f"dla_pools is a {type(dla_pools).__name__}; write {{'DLA_LOCAL_DRAM': 2**28}}")
     if isinstance(compute_capabilities, str):
         compute_capabilities = (compute_capabilities,)
     _check_fallback(fallback, file, onnx_exporter)
@@ -359,7 +361,7 @@ def _device_types(model: nn.Module, given: Any, file: OnnxFile | None) -> dict[s
     placed = by_path(
         model, given, "device_types", "{submodule: trt.DeviceType.DLA}", known=file.modules() if file else None, patterns=True
     )  # fmt: skip
-    return {path: _device_type(device, f"device_types[{path!r}]") for path, device in placed.items()}
+    return placed.map(lambda path, device: _device_type(device, f"device_types[{path!r}]"))
 
 
 def _device_type(given: Any, option: str) -> Any:

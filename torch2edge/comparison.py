@@ -197,7 +197,7 @@ def _judge(
         result.verdict = (
             f"the precision is at fault, not the conversion: in float32 the outputs are right (relative L2 error "
             f"{in_float:.2g}), in {result.precision} they are off by {off:.2g}, more than {result.tolerance:g}. "
-            + _advice(result.alone)
+            + _advice(result.alone, kept.options.io_dtype)
         )
     else:
         also = f", in float32 {in_float:.2g}" if result.float32 else ""
@@ -211,8 +211,10 @@ def _largest(rows: Sequence[DriftRow]) -> float:
     return max((row.rel_l2 for row in rows), default=0.0)
 
 
-def _advice(alone: Mapping[str, float]) -> str:
+def _advice(alone: Mapping[str, float], io_dtype: torch.dtype | None) -> str:
     """Which modules to keep out: those that alone cause more than a share of what the worst does."""
+    if io_dtype is not None and not any(alone.values()):
+        return f"It comes from io_dtype={io_dtype}, to which inputs and outputs are rounded: leave it out"
     worst = [path for path, error in list(alone.items())[:NAMED] if error > SHARE * max(alone.values())]
     if not worst:
         return "The model has this precision itself: no option of convert() changes it"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from fnmatch import fnmatchcase
 from typing import Any, TypeVar
 
@@ -11,14 +11,31 @@ from torch import nn
 
 from .errors import ConfigError
 
-__all__ = ["by_path", "check_reached", "inside", "nearest"]
+__all__ = ["ByPath", "by_path", "check_reached", "inside", "nearest"]
 
 T = TypeVar("T")
+U = TypeVar("U")
+
+
+class ByPath(dict[str, T]):
+    """Module path -> value.
+
+    Attributes:
+        patterns: of the paths that a pattern stands for, path -> the pattern.
+    """
+
+    def __init__(self, values: Mapping[str, T], patterns: Mapping[str, str]) -> None:
+        super().__init__(values)
+        self.patterns = dict(patterns)
+
+    def map(self, function: Callable[[str, T], U]) -> ByPath[U]:
+        """The same with ``function(path, value)`` for each value."""
+        return ByPath({path: function(path, value) for path, value in self.items()}, self.patterns)
 
 
 def by_path(
     model: nn.Module, given: Any, option: str, example: str, *, known: Iterable[str] | None = None, patterns: bool = False
-) -> dict[str, Any]:  # fmt: skip
+) -> ByPath[Any]:  # fmt: skip
     """``given`` by module path.
 
     Args:
@@ -26,8 +43,8 @@ def by_path(
         option: what messages call it.
         example: how to write it.
         known: the paths there are; by default those of the model's submodules.
-        patterns: keys with ``*``, ``?`` or ``[`` stand for every path that they match (``fnmatch``). A later key comes before
-            an earlier one that gives the same module a value.
+        patterns: keys with ``*``, ``?`` or ``[`` stand for the paths that they match (``fnmatch``); what lies inside of a
+            match goes with it. Modules and paths come before patterns, and a later pattern before an earlier one.
 
     Raises:
         ConfigError: it is no mapping, or names what is no submodule; with the nearest names.
@@ -36,23 +53,40 @@ def by_path(
         raise ConfigError(f"{option} is a {type(given).__name__}; write {example}")
     paths = {id(m): path for path, m in model.named_modules(remove_duplicate=False)}
     names = list(dict.fromkeys(paths.values()) if known is None else known)
-    result: dict[str, Any] = {}
+    named: dict[str, Any] = {}
+    matched: dict[str, Any] = {}
+    origin: dict[str, str] = {}
     for key, value in (given or {}).items():
-        result |= dict.fromkeys(_meant(key, paths, names, option, patterns), value)
-    return result
+        if patterns and isinstance(key, str) and any(c in key for c in "*?["):
+            found = _matches(key, names, option)
+            matched |= dict.fromkeys(found, value)
+            origin |= dict.fromkeys(found, key)
+        else:
+            named[_meant(key, paths, names, option)] = value
+    return ByPath({**matched, **named}, {path: key for path, key in origin.items() if path not in named})
 
 
-def _meant(key: Any, paths: Mapping[int, str], names: list[str], option: str, patterns: bool) -> list[str]:
-    if patterns and isinstance(key, str) and any(c in key for c in "*?["):
-        found = [name for name in names if fnmatchcase(name, key)]
-        if not found:
-            raise ConfigError(f"{option}: the pattern {key!r} matches no submodule of the model{_near(key, names)}")
-        return found
+def _matches(key: str, names: list[str], option: str) -> list[str]:
+    """The outermost modules that a pattern matches."""
+    found = dict.fromkeys(name for name in names if fnmatchcase(name, key))
+    if not found:
+        raise ConfigError(f"{option}: the pattern {key!r} matches no submodule of the model{_near(key, names)}")
+    return [name for name in found if not any(around in found for around in _around(name))]
+
+
+def _around(path: str) -> Iterator[str]:
+    """The paths of the modules around one."""
+    while path:
+        path = path.rpartition(".")[0]
+        yield path
+
+
+def _meant(key: Any, paths: Mapping[int, str], names: list[str], option: str) -> str:
     path = key if isinstance(key, str) else paths.get(id(key))
     if path is None or path not in names:
         shown = repr(key) if isinstance(key, str) else f"a {type(key).__name__}"
         raise ConfigError(f"{option}: {shown} is no submodule of the model{_near(key, names)}")
-    return [path]
+    return path
 
 
 def _near(key: Any, names: list[str]) -> str:
@@ -70,17 +104,22 @@ def nearest(values: Mapping[str, T], path: str) -> T | None:
         path = path.rpartition(".")[0]
 
 
-def inside(values: Mapping[str, T], path: str) -> dict[str, T]:
+def inside(values: Mapping[str, T], path: str) -> ByPath[T]:
     """The values that hold in the submodule ``path``, by the paths in it."""
-    result = {key.removeprefix(f"{path}."): value for key, value in values.items() if key.startswith(f"{path}.")}
+
+    def within(given: Mapping[str, U]) -> dict[str, U]:
+        return {key.removeprefix(f"{path}."): value for key, value in given.items() if key.startswith(f"{path}.")}
+
     around = nearest(values, path)
-    return result if around is None else {**result, "": around}
+    whole = {} if around is None else {"": around}
+    return ByPath({**within(values), **whole}, within(getattr(values, "patterns", {})))
 
 
 def check_reached(given: Mapping[str, Any], reached: Iterable[str], option: str) -> None:
-    """Refuse entries for modules in which nothing ran.
+    """Refuse entries for modules in which nothing ran, and patterns of which no module ran.
 
     Args:
+        given: a ``ByPath``, or plain paths.
         reached: the module path of every op.
 
     Raises:
@@ -91,9 +130,12 @@ def check_reached(given: Mapping[str, Any], reached: Iterable[str], option: str)
         while path not in inside:
             inside.add(path)
             path = path.rpartition(".")[0]
+    patterns = getattr(given, "patterns", {})
+    live = {key for path, key in patterns.items() if path in inside}
     for path in given:
-        if path not in inside:
+        key = patterns.get(path, path)
+        if path not in inside and key not in live:
             raise ConfigError(
-                f"{option}: nothing ran in {path!r} when the model was traced, so its entry has no effect. Take it out, or "
+                f"{option}: nothing ran in {key!r} when the model was traced, so its entry has no effect. Take it out, or "
                 "name a module that the forward calls"
             )

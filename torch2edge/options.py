@@ -17,6 +17,7 @@ __all__ = ["CALIBRATORS", "DLA_POOLS", "FALLBACKS", "ONNX_EXPORTERS", "PRECISION
 PRECISIONS = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16, "int8": torch.int8}
 
 DLA_POOLS = ("DLA_MANAGED_SRAM", "DLA_LOCAL_DRAM", "DLA_GLOBAL_DRAM")
+FLAGS = ("fp16", "bf16", "int8", "sparse", "tf32", "gpu_fallback", "dla_rewrites")
 IO_DTYPES = (torch.float32, torch.float16, torch.bfloat16)
 CALIBRATORS = ("pytorch", "tensorrt")
 FALLBACKS = ("error", "onnx", "torch")
@@ -61,6 +62,9 @@ class Options:
 
     def __post_init__(self) -> None:
         caps = capabilities()
+        for name in FLAGS:
+            if not isinstance(getattr(self, name), bool):
+                raise ConfigError(f"{name} is {getattr(self, name)!r}; it must be True or False")
         if self.optimization_level not in (None, 0, 1, 2, 3, 4, 5) or isinstance(self.optimization_level, bool):
             raise ConfigError(f"optimization_level must be 0 to 5, but is {self.optimization_level!r}")
         if self.workspace is not None and not (isinstance(self.workspace, int) and self.workspace > 0):

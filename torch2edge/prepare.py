@@ -11,11 +11,11 @@ from typing import Any
 import torch
 from torch import nn
 
-from ._trt import capabilities, trt, why_no_dla
 from .build.calibration import Calibration, Derived, calibrate, graph_hash, weights_hash
 from .check.verify import TRIALS, draw
 from .dla.rewrites import rewritten
 from .errors import ConfigError
+from .fitting import check_dla, check_io_range, listed, on_dla, without_effect
 from .graph import Graph, is_quantizer
 from .inputs import device_of
 from .lower import Registry
@@ -105,12 +105,15 @@ def prepare(graph: Graph, options: Options, converting: Registry, call: Call) ->
     paths = [op.module for op in graph.ops]
     check_reached(options.precisions, paths, "precisions")
     check_reached(options.device_types, paths, "device_types")
-    _check_dla(graph, options)
+    check_dla(graph, options)
     _check_calibration(graph, options, call)
     graph, notes = for_dla(graph, options, converting) if options.dla_rewrites else (graph, [])
     made = _in_precisions(graph, options, converting, call)
     made.notes = [*notes, *made.notes]
-    return made if options.io_dtype is None else replace(made, graph=with_io_dtype(made.graph, options.io_dtype))
+    if options.io_dtype is None:
+        return made
+    check_io_range(graph, options.io_dtype, _largest(graph, call.tensors))
+    return replace(made, graph=with_io_dtype(made.graph, options.io_dtype))
 
 
 def for_dla(
@@ -131,18 +134,12 @@ def for_dla(
     for note in told:
         module, _, text = note.removeprefix("note: ").partition(": ")
         modules.setdefault(text, []).append(module)
-    return graph, [f"note: {_named(paths)}: {text}" for text, paths in modules.items()]
+    return graph, [f"note: {listed(paths)}: {text}" for text, paths in modules.items()]
 
 
 def placed_on_dla(options: Options) -> Callable[[str], bool]:
     """Whether a module path is to run on the DLA."""
-    return lambda path: bool((options.device_of(path) or options.default_device_type) == trt.DeviceType.DLA)
-
-
-def _named(paths: Sequence[str]) -> str:
-    """The first few modules, and how many more there are."""
-    more = len(paths) - SHOWN
-    return ", ".join(paths[:SHOWN]) + (f" and {more} more" if more > 0 else "")
+    return lambda path: on_dla(options, path)
 
 
 def _in_precisions(graph: Graph, options: Options, converting: Registry, call: Call) -> Prepared:
@@ -152,7 +149,8 @@ def _in_precisions(graph: Graph, options: Options, converting: Registry, call: C
         ours = call.calibration is not None and options.calibrator == "pytorch"
         ranges = _ranges(graph, options, call) if ours else {}
         kept = in_precision(graph, options.float_of, _largest(graph, call.tensors)).kept if options.uses("fp16") else {}
-        return Prepared(graph, notes=[*call.notes, *_notes(kept)], ranges=ranges, pinned=list(kept))
+        idle = without_effect(graph, options, [path for path in {op.module for op in graph.ops} if ranges])
+        return Prepared(graph, notes=[*call.notes, *idle, *_notes(kept)], ranges=ranges, pinned=list(kept))
     return typed(graph, options, converting, call)
 
 
@@ -166,14 +164,17 @@ def typed(graph: Graph, options: Options, converting: Registry, call: Call) -> P
     ops, prepared = fold_prepared(ops, graph.outputs, converting, options.device_of)  # before casts come between
     folded = [*folded, *prepared]
     traced, graph = graph, replace(graph, ops=ops)
+    quantized = [op.module for op in graph.ops if is_quantizer(op.target)]
     if call.calibration:
         names = {value.index: name for name, value in every_float(traced).items()}
         points = points_of(graph, lambda path: options.precision_of(path) == "int8", names)
+        quantized = [graph.ops[position].module for position in points.places]
         graph = with_quantizers(graph, points, _calibrated(traced, points.values, call, folded=graph))
+    notes = [*call.notes, *without_effect(traced, options, quantized)]
     if not options.uses("fp16") and not options.uses("bf16"):
-        return Prepared(graph, notes=list(call.notes), folded=folded)
+        return Prepared(graph, notes=notes, folded=folded)
     lowering = in_precision(graph, options.float_of, _largest(traced, call.tensors) if options.uses("fp16") else {})
-    return Prepared(lowering.graph, lowering.names, [*call.notes, *_notes(lowering.kept)], folded)
+    return Prepared(lowering.graph, lowering.names, [*notes, *_notes(lowering.kept)], folded)
 
 
 def _check_calibration(graph: Graph, options: Options, call: Call) -> None:
@@ -183,27 +184,6 @@ def _check_calibration(graph: Graph, options: Options, call: Call) -> None:
     if call.calibration and own:
         raise ConfigError("calibration is given, but the model quantizes by itself, with scales of its own: leave it out")
     check_data(options, call, own)
-
-
-def _check_dla(graph: Graph, options: Options) -> None:
-    """Refuse on the DLA what none takes: float32, and before TensorRT 11.4.1 quantize layers."""
-    chosen = placed_on_dla(options)
-    on_dla = [op for op in graph.ops if chosen(op.module)]
-    wide = [
-        op.module or "the model itself" for op in on_dla
-        if options.precision_of(op.module) == "fp32" and any(v is not None and v.dtype == torch.float32 for v in op.outputs)
-    ]  # fmt: skip
-    if wide:
-        first = ", ".join(list(dict.fromkeys(wide))[:SHOWN])
-        raise ConfigError(
-            f"the DLA computes in fp16 and int8 only, but these modules are in fp32: {first}. Add fp16=True, or int8=True "
-            "with a calibration, or precisions= for them"
-        )
-    if not capabilities().dla_explicit and not why_no_dla() and any(is_quantizer(op.target) for op in on_dla):
-        raise ConfigError(
-            f"the model quantizes by itself, which becomes quantize layers, and {capabilities().title} has none for the DLA "
-            "(11.4.1 has): convert the float model with int8=True and a calibration"
-        )
 
 
 def check_data(options: Options, call: Call, quantizes: bool) -> None:
@@ -301,8 +281,9 @@ def _largest(graph: Graph, examples: Sequence[torch.Tensor]) -> dict[int, float]
     def note(value: Any, tensor: torch.Tensor) -> None:
         if value is not None and tensor.is_floating_point() and tensor.numel():
             low, high = tensor.aminmax()
-            if bool(low.isfinite() & high.isfinite()):
-                found[value.index] = float(torch.maximum(-low, high))
+            if not bool(low.isfinite() & high.isfinite()):
+                low, high = tensor.where(tensor.isfinite(), tensor.new_zeros(())).aminmax()
+            found[value.index] = float(torch.maximum(-low, high))
 
     def look(op: Any, results: list[Any]) -> None:
         for value, result in zip(op.outputs, results):

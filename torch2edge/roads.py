@@ -131,7 +131,7 @@ def network(
         )  # fmt: skip
         lowered.folded = [*prepared.folded, *lowered.folded]
         session.quantize(lowered.network, lowered.tensor_names, prepared.ranges, has_quantizers(prepared.graph))
-        notes = [*prepared.notes, *_calibrator(prepared.graph, lowered, session, call)]
+        notes = [*prepared.notes, *_calibrator(graph, lowered, session, call)]
         return Road(graph, lowered, session, notes, prepared.graph, prepared.pinned)
     except (UnsupportedOpError, ConversionError) as refused:
         if options.fallback != "onnx":
@@ -152,7 +152,7 @@ def _calibrator(graph: Graph, lowered: Lowered, session: BuildSession, call: Cal
     if session.options.calibrator != "tensorrt" or call.calibration is None:
         return []
     made = calibrator(
-        graph, lowered.input_names, call.calibration, args=call.args, kwargs=call.kwargs,
+        graph, session.network, lowered.input_names, call.calibration, args=call.args, kwargs=call.kwargs,
         parameters=list(inspect.signature(call.model.forward).parameters), line=call.line,
         keep=None if call.seen else call.seen,
     )  # fmt: skip

@@ -277,11 +277,12 @@ class _Tries:
         return best.module
 
     def _missed(self, best: _Tried, chosen: Mapping[str, str], builds: str) -> str:
+        rounded = f"io_dtype={self.options.io_dtype}, " if self.options.io_dtype is not None else ""
         return (
             f"no choice of precisions does: the best of {builds}, precisions={dict(chosen)!r}, has "
             f"{self.goal.told(best.score)}. With every module in float32 it does not hold either, so the rest is no matter of "
-            "precisions: it is float32's own rounding, quantizers in the model, or the conversion; torch2edge.compare(model, "
-            "convert(..., keep_network=True)) tells them apart"
+            f"precisions: it is {rounded}float32's own rounding, quantizers in the model, or the conversion; "
+            "torch2edge.compare(model, convert(..., keep_network=True)) tells them apart"
         )
 
 

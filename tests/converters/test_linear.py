@@ -38,6 +38,7 @@ LINEAR = [
             (F.linear, (2, 3, 6), (5, 6)),
             (F.linear, (6,), (5, 6), (5,)),
             (lambda w: F.linear(WEIGHT, w), (3, 6)),
+            (lambda x: F.linear(x[:, :, :0], torch.zeros(4, 0), torch.ones(4)), (2, 3, 4)),
         ],
     ),
     *rows(aten.linear.default, [(nn.Linear(6, 5), (2, 3, 6))], (F16, BF16)),

@@ -65,6 +65,8 @@ class _Pass:
         self._made: dict[int, Value] = {}  # id of a value of the old graph -> that of the new one
         self._casts: dict[tuple[int, torch.dtype], Value] = {}
         self._constants: dict[tuple[int, torch.dtype], Constant] = {}
+        # id of what a quantizer gave -> what it took
+        self._quantizers = {id(op.outputs[0]): op.args[0] for op in graph.ops if is_quantizer(op.target) and op.args}
         self._wide: set[int] = set()  # ids of new values that an op gave in float32 for a reason
         self._ops: list[Op] = []
         values = [*graph.inputs, *(v for op in graph.ops for v in op.outputs if v is not None)]
@@ -107,19 +109,29 @@ class _Pass:
             if limit < abs(number) < float("inf"):
                 return f"{op.name} takes the number {number:g}"
         largest: list[tuple[float, str]] = []
-        for constant in _constants(op):
-            magnitude = float(constant.tensor.detach().abs().amax()) if constant.tensor.numel() else 0.0
+        for constant in self._weights(op):
+            magnitude = _largest_finite(constant.tensor)
             if limit < magnitude < float("inf"):
                 return f"{constant.name or 'a constant'} of {op.name} reaches {magnitude:g}"
             largest.append((magnitude, f"{constant.name or 'a constant'} of {op.name} reaches {magnitude:g} only"))
         if largest and 0 < max(largest)[0] < tiny and torch.Tag.pointwise not in op.target.tags:
             return max(largest)[1]  # fewer digits the smaller they are; a small bias beside weights does not matter
-        for told, values in (("takes", op.inputs()), ("gave", op.outputs)):
+        for told, values in (("takes", map(self._quantized, op.inputs())), ("gave", op.outputs)):
             for value in values:
                 magnitude = 0.0 if value is None else self._largest.get(value.index, 0.0)
                 if magnitude > limit or 0 < magnitude < tiny:
                     return f"{op.name} {told} {magnitude:g}{'' if magnitude > limit else ' at most'} for the example"
         return ""
+
+    def _quantized(self, value: Value) -> Value:
+        """What a quantizer made ``value`` of; its codes have the range, though their value is new."""
+        source = self._quantizers.get(id(value))
+        return source if isinstance(source, Value) else value
+
+    def _weights(self, op: Op) -> list[Constant]:
+        """Of an op, those behind quantizers too."""
+        sources = [self._quantizers.get(id(value)) for value in op.inputs()]
+        return [*_constants(op), *(s for s in sources if isinstance(s, Constant))]
 
     # ---- tensors ----------------------------------------------------------------------------------------------------
 
@@ -185,6 +197,13 @@ def _numbers(tree: Any) -> Iterable[float]:
         yield from _numbers(list(tree.values()))
     elif isinstance(tree, float) and not is_symbolic(tree):
         yield tree
+
+
+def _largest_finite(tensor: torch.Tensor) -> float:
+    """The largest magnitude but for infinities, which every float type has."""
+    finite = tensor.detach().abs()
+    finite = finite[finite.isfinite()]
+    return float(finite.amax()) if finite.numel() else 0.0
 
 
 def _constants(op: Op) -> list[Constant]:

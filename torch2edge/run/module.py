@@ -128,6 +128,8 @@ class EdgeModule(nn.Module):
                 raise InputError(f"{name} is {tensor.layout} on {tensor.device}; an engine takes dense CUDA or CPU tensors")
             if tensor.dtype != dtype or (tensor.shape != shape and self._sizes is None):
                 fixed = ", and its shapes are fixed. Convert the model for this shape" if self._sizes is None else ""
+                if tensor.shape == shape:
+                    fixed = f". Cast it (.to({dtype})), or convert with io_dtype={tensor.dtype}"
                 raise InputError(
                     f"{name} is {tensor.dtype} {tuple(tensor.shape)}; the engine was built for {dtype} "
                     f"{shape_text(shape)}{fixed}."

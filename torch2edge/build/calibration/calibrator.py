@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from ..._trt import capabilities, carried, trt
+from ..._trt import capabilities, from_trt_dtype, trt
 from ...errors import ConfigError
 from ...graph import Graph
 from .cache import read_tensorrt_cache, write_whole
@@ -26,7 +26,8 @@ _KINDS = {"entropy": "IInt8EntropyCalibrator2", "minmax": "IInt8MinMaxCalibrator
 
 
 def calibrator(
-    graph: Graph, input_names: Sequence[str], calibration: Calibration, *, args: Sequence[Any], kwargs: Mapping[str, Any],
+    graph: Graph, network: Any, input_names: Sequence[str], calibration: Calibration, *, args: Sequence[Any],
+    kwargs: Mapping[str, Any],
     parameters: Sequence[str] = (), line: Callable[[str], None] | None = None, keep: list[list[torch.Tensor]] | None = None,
 ) -> Any:  # fmt: skip
     """An IInt8EntropyCalibrator2 or IInt8MinMaxCalibrator for ``config.int8_calibrator``.
@@ -35,7 +36,8 @@ def calibrator(
     line names the same version and algorithm; of which weights it is it does not say.
 
     Args:
-        graph: the model's inputs; nothing of it runs.
+        graph: as traced, for the model's inputs; nothing of it runs.
+        network: the INetworkDefinition, whose inputs may have other dtypes (``io_dtype``).
         input_names: the network's input per input of the graph, "" for one that it has not.
         calibration: the data.
         args: positional inputs of the conversion's example.
@@ -63,7 +65,9 @@ def calibrator(
     device = torch.device("cuda", torch.cuda.current_device())
     intake = Intake(graph, args, kwargs, calibration, device, parameters)
     size = next((int(t.shape[0]) for t in intake.examples if t.dim()), 1)
-    feed = _Feed(_batches(graph, intake, calibration, line, keep), input_names, size)
+    inputs = [network.get_input(i) for i in range(network.num_inputs)]
+    dtypes = {tensor.name: from_trt_dtype(tensor.dtype) for tensor in inputs}
+    feed = _Feed(_batches(graph, intake, calibration, line, keep), input_names, dtypes, size)
     path = None if calibration.cache is None else Path(calibration.cache)
     if path is not None and path.exists() and not calibration.force:
         _check_cache(path, [n for n in input_names if n])
@@ -121,10 +125,12 @@ class _Feed:
         size: samples in a batch.
     """
 
-    def __init__(self, batches: Iterator[list[torch.Tensor]], names: Sequence[str], size: int) -> None:
+    def __init__(
+        self, batches: Iterator[list[torch.Tensor]], names: Sequence[str], dtypes: Mapping[str, torch.dtype], size: int
+    ) -> None:  # fmt: skip
         self.error: BaseException | None = None
         self.size = size
-        self._batches, self._names = batches, list(names)
+        self._batches, self._names, self._dtypes = batches, list(names), dtypes
         self._held: dict[str, torch.Tensor] = {}  # TensorRT reads it until it asks for the next
 
     def next(self, names: Sequence[str]) -> list[int] | None:
@@ -133,7 +139,7 @@ class _Feed:
             tensors = next(self._batches, None)
             if tensors is None:
                 return None
-            self._held = {n: t.to(carried(t.dtype)).contiguous() for n, t in zip(self._names, tensors)}
+            self._held = {n: t.to(self._dtypes[n]).contiguous() for n, t in zip(self._names, tensors) if n}
             torch.cuda.synchronize()  # TensorRT reads on a stream of its own
             return [self._held[name].data_ptr() for name in names]
         except BaseException as error:  # also an interrupt: raised again once TensorRT has returned

@@ -31,7 +31,7 @@ def _one_matrix_for_many(a: Value, b: Value) -> bool:
     an H200 than (197, 768) did.
     """
     batch = a.shape[:-2] if isinstance(a, Tensor) else ()
-    return isinstance(b, torch.Tensor) and b.ndim == 2 and not all(same(size, 1) for size in batch)
+    return isinstance(b, torch.Tensor) and b.ndim == 2 and b.numel() > 0 and not all(same(size, 1) for size in batch)
 
 
 class Matrix(Quantize):
