@@ -96,6 +96,10 @@ def plan_dla(
     return _plan_module(model, inputs, kwargs or {}, at, device_types, default, converters, dla_rewrites)
 
 
+def _device_at(path: str, given: Any) -> str:
+    return _device(given, f"device_types[{path!r}]")
+
+
 class _Placed:
     """Which device each layer is asked for.
 
@@ -170,10 +174,7 @@ def _plan_module(
 ) -> DlaPlan:  # fmt: skip
     module, file = opened(model)
     assert file is None
-    placed = {
-        path: _device(device, f"device_types[{path!r}]")
-        for path, device in by_path(module, device_types, "device_types", "{submodule: 'dla'}", patterns=True).items()
-    }
+    placed = by_path(module, device_types, "device_types", "{submodule: 'dla'}", patterns=True).map(_device_at)
     # The board's weakly typed TensorRT chooses precisions itself; only a strongly typed one is told them by casts.
     typed = at.strongly_typed and at.fp16
     options = Options(fp16=typed, io_dtype=torch.float16 if typed and capabilities().strongly_typed else None)
@@ -215,12 +216,9 @@ def _plan_raw(raw: Any, at: Setting, device_types: Any, default: str | None, kee
     _check_int8(at, any(trt.ILayer.type.__get__(layer).name == "QUANTIZE" for layer in raw_layers))
     names = [str(layer.name) for layer in raw_layers]
     known = dict.fromkeys(["", *names, *(path for name in names for path in _around(_module_of(name)))])
-    placed = {
-        path: _device(device, f"device_types[{path!r}]")
-        for path, device in by_path(
-            nn.Module(), device_types, "device_types", "{name: 'dla'}", known=known, patterns=True
-        ).items()
-    }
+    placed = by_path(
+        nn.Module(), device_types, "device_types", "{name: 'dla'}", known=known, patterns=True
+    ).map(_device_at)  # fmt: skip
     devices = _Placed(placed, default, by_name=True)
     made = plan_network(raw, at, wants_dla=devices.wants, why_gpu=devices.why, module_of=_module_of)
     del keep

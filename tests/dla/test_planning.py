@@ -89,6 +89,25 @@ def test_device_types_of_modules_paths_and_patterns(model):
     assert plan_dla(model, [X], default_device_type="gpu").loadables == []
 
 
+class Idle(Two):
+    """With a module that never runs."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.idle = nn.Sequential(nn.ReLU(), nn.ReLU())
+
+
+def test_what_is_named_comes_before_patterns_and_a_pattern_need_not_reach_every_match():
+    model = Idle().eval()
+    for given in ({model.first: "dla", "second*": "dla", model.second[0]: "gpu"}, {"first.0": "gpu", "*.0": "dla"}):
+        plan = plan_dla(model, [X], device_types=given)
+        on_gpu = {row.module for row in plan.fallbacks if row.reason == "it was asked to be on the GPU"}
+        assert on_gpu == ({"second.0"} if "*.0" not in given else {"first.0"})
+        assert {name.split("/")[0] for names in plan.loadables for name in names} == (
+            {"first.0", "first.1"} if "*.0" not in given else {"second.0", "third.0"}
+        )
+
+
 def test_the_innermost_device_wins(model):
     plan = plan_dla(model, [X], device_types={"": "gpu", "first": "dla", "first.0": "gpu"})
     assert plan.loadables == [["first.1/relu"]]
