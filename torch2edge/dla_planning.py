@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -177,7 +178,9 @@ def _plan_module(
     placed = by_path(module, device_types, "device_types", "{submodule: 'dla'}", patterns=True).map(_device_at)
     # The board's weakly typed TensorRT chooses precisions itself; only a strongly typed one is told them by casts.
     typed = at.strongly_typed and at.fp16
-    options = Options(fp16=typed, io_dtype=torch.float16 if typed and capabilities().strongly_typed else None)
+    options = Options(fp16=typed)
+    if typed and options.strong:
+        options = replace(options, io_dtype=torch.float16)
     converting = registry().extended(converters)
     args, kwargs, names, varying = read_inputs(positional(inputs), kwargs, device_of(module))
     _check_fixed(varying)
@@ -187,6 +190,11 @@ def _plan_module(
     )  # fmt: skip
     graph.input_names = names
     _check_int8(at, has_quantizers(graph))
+    if at.strongly_typed and not options.strong:
+        raise ConfigError(
+            f"tensorrt={at.tensorrt!r} is strongly typed, and {capabilities().title}, which makes the network here, is not: "
+            "the dtypes by which such a DLA goes would be missing. Plan with TensorRT 10 or newer, or TensorRT-RTX"
+        )
     check_reached(placed, [op.module for op in graph.ops], "device_types")
     devices = _Placed(placed, default)
     notes = [HALF_ENDS] if options.io_dtype is not None else []

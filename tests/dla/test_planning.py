@@ -13,6 +13,7 @@ from torch import nn
 import torch2edge
 from torch2edge import ConfigError, DlaPlan, plan_dla
 from torch2edge._trt import capabilities, trt, why_no_dla
+from torch2edge.options import Options
 
 
 class Quantized(nn.Module):
@@ -180,8 +181,10 @@ def test_without_fp16_and_int8_nothing_is_on_the_dla(model):
 
 
 def test_a_strongly_typed_board_is_told_precisions_by_casts(model):
-    if not capabilities().strongly_typed:
-        pytest.skip("this TensorRT chooses precisions itself, and so its networks have no casts")
+    if not Options().strong:
+        with pytest.raises(ConfigError, match=r"tensorrt='11\.4\.1' is strongly typed, and TensorRT .* is not"):
+            plan_dla(model, [X], tensorrt="11.4.1")
+        return
     plan = plan_dla(model, [X], tensorrt="11.4.1", fp16=True)
     assert [row.name for row in plan.fallbacks] == ["second.1/elu"]
     assert any("io_dtype=torch.float16" in note for note in plan.notes)
@@ -200,14 +203,16 @@ def test_int8_of_a_strongly_typed_board_is_that_of_quantize_layers(model):
 
 
 def test_a_model_that_quantizes_by_itself_is_planned_for_a_strongly_typed_board():
-    if not capabilities().strongly_typed:
+    if not Options().strong:
         pytest.skip("this TensorRT's networks are weakly typed")
     plan = plan_dla(Quantized().eval(), [X], tensorrt="11.4.1", int8=True)
     assert {row.type for row in plan.layers} >= {"QUANTIZE", "DEQUANTIZE"}
 
 
 def test_versions_of_which_little_is_known(model):
-    notes = {v: " ".join(plan_dla(model, [X], tensorrt=v).notes) for v in ("8.3", "8.4", "8.6", "11.4.2", "11.5", "99")}
+    net = Net()
+    net.output(net.relu(net.input(1, 4, 6, 6)))
+    notes = {v: " ".join(plan_dla(net.raw, tensorrt=v).notes) for v in ("8.3", "8.4", "8.6", "11.4.2", "11.5", "99")}
     assert {v for v, text in notes.items() if "nothing is known of TensorRT" in text} == {"11.5", "99"}
     assert {v for v, text in notes.items() if "the first for Orin" in text} == {"8.3"}
     assert "the first for Orin" not in " ".join(plan_dla(model, [X], tensorrt="8.2", target="xavier").notes)
