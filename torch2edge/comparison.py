@@ -25,7 +25,7 @@ from .contribution import Contribution
 from .errors import ConfigError, InputError
 from .inputs import device_of
 from .marked import engine_with
-from .prepare import Call, for_dla, placed_on_dla
+from .prepare import Call, for_dla
 from .roads import Kept, Road, network
 from .run import EdgeModule
 from .verification import original_of
@@ -235,7 +235,7 @@ def _in_float32(kept: Kept) -> Road:
     )  # fmt: skip
     graph = kept.road.graph
     if kept.options.dla_rewrites:
-        graph, _ = for_dla(graph, placed_on_dla(kept.options), kept.converting)
+        graph, _ = for_dla(graph, kept.options, kept.converting)
     return replace(network(call, None, graph, options, kept.converting, kept.names), graph=kept.road.graph)
 
 

@@ -42,6 +42,7 @@ def build_loadable(
     calibration: Any = None,
     precisions: Mapping[nn.Module | str, str] | None = None,
     sparse: bool = False,
+    dla_rewrites: bool = False,
     dla_pools: Mapping[str, int] | None = None,
     converters: Mapping[Any, Callable[..., Any]] | None = None,
 ) -> DlaPlan:
@@ -63,6 +64,7 @@ def build_loadable(
         calibration: as for ``convert``.
         precisions: as for ``convert``.
         sparse: allow kernels for weights in the 2:4 pattern.
+        dla_rewrites: as for ``convert``; the plan's notes say what became what.
         dla_pools: as for ``convert``.
         converters: as for ``convert``.
 
@@ -70,9 +72,11 @@ def build_loadable(
         The plan that it was built by.
 
     Raises:
-        ConfigError: a format that cannot be; a layer that the DLA cannot take, with the rules; or there is no DLA here.
+        ConfigError: a format that cannot be; a layer that the DLA cannot take, with the rules; there is no DLA here; or
+            the file cannot be written.
         BuildError: TensorRT built none.
     """
+    _check_folder(Path(path))
     if not capabilities().dla:
         raise ConfigError(
             f"build_loadable: {capabilities().title} has no DLA support; plan_dla tells what a board's DLA would take"
@@ -81,7 +85,8 @@ def build_loadable(
     chosen = by_path(model, precisions, "precisions", "{submodule: 'fp16'}", patterns=True)
     options = Options(
         fp16=fp16, int8=int8, precisions=chosen, sparse=sparse, default_device_type=trt.DeviceType.DLA, gpu_fallback=False,
-        dla_pools=dict(dla_pools or {}), io_dtype=torch.float16 if capabilities().strongly_typed else None,
+        dla_rewrites=dla_rewrites, dla_pools=dict(dla_pools or {}),
+        io_dtype=torch.float16 if capabilities().strongly_typed else None,
     )  # fmt: skip
     args, kwargs, _, varying = read_inputs(positional(inputs), kwargs or {}, device_of(model))
     if varying:
@@ -94,6 +99,8 @@ def build_loadable(
     road = _filled(Call(model, args, kwargs, calibration_of(calibration)), options, converters)
     plan = prepare_dla(road)
     assert plan is not None  # Options refused where there is no DLA
+    plan.notes += road.notes
+    plan.rewritten = dla_rewrites
     road.session.stand_alone(taken, given)
     _write(Path(path), road.session.build())
     return plan
@@ -123,14 +130,26 @@ def _format(
     return found
 
 
+def _check_folder(path: Path) -> None:
+    """Refuse a file that cannot be written, before the time that a build takes."""
+    if path.is_dir():
+        raise ConfigError(f"build_loadable: {path} is a folder; name a file in it")
+    if not path.parent.is_dir():
+        raise ConfigError(f"build_loadable: {path}: there is no folder {path.parent}; make it first")
+
+
 def _write(path: Path, data: bytes) -> None:
     """All of it or nothing."""
-    handle, beside = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+    beside = ""
     try:
+        handle, beside = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
         with os.fdopen(handle, "wb") as file:
             file.write(data)
         os.chmod(beside, 0o644)  # mkstemp's are for the owner alone
         os.replace(beside, path)
-    except BaseException:
-        os.unlink(beside)
+    except BaseException as error:
+        if beside:
+            os.unlink(beside)
+        if isinstance(error, OSError):
+            raise ConfigError(f"build_loadable: {path} cannot be written: {error.strerror or error}") from error
         raise

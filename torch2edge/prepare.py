@@ -105,7 +105,7 @@ def prepare(graph: Graph, options: Options, converting: Registry, call: Call) ->
     check_reached(options.device_types, paths, "device_types")
     check_dla(graph, options)
     _check_calibration(graph, options, call)
-    graph, notes = for_dla(graph, placed_on_dla(options), converting) if options.dla_rewrites else (graph, [])
+    graph, notes = for_dla(graph, options, converting) if options.dla_rewrites else (graph, [])
     made = _in_precisions(graph, options, converting, call)
     made.notes = [*notes, *made.notes]
     if options.io_dtype is None:
@@ -114,9 +114,20 @@ def prepare(graph: Graph, options: Options, converting: Registry, call: Call) ->
     return replace(made, graph=with_io_dtype(made.graph, options.io_dtype))
 
 
-def for_dla(graph: Graph, on_dla: Callable[[str], bool], converting: Registry) -> tuple[Graph, list[str]]:
-    """``graph`` with ``dla_rewrites`` in the modules that are ``on_dla``, and a note per kind of rewrite."""
-    graph, told = rewritten(graph, on_dla, fixed=lambda op: not is_own(op, converting))
+def for_dla(
+    graph: Graph, options: Options, converting: Registry, *, on_dla: Callable[[str], bool] | None = None,
+    int8: bool | None = None,
+) -> tuple[Graph, list[str]]:  # fmt: skip
+    """``graph`` with ``dla_rewrites`` in the modules that are for the DLA, and a note per kind of rewrite.
+
+    Args:
+        on_dla: whether a module path is; by default what the options say.
+        int8: whether it may compute in INT8; by default what the options say.
+    """
+    graph, told = rewritten(
+        graph, on_dla or placed_on_dla(options), int8=options.uses("int8") if int8 is None else int8,
+        fixed=lambda op: not is_own(op, converting),
+    )  # fmt: skip
     modules: dict[str, list[str]] = {}
     for note in told:
         module, _, text = note.removeprefix("note: ").partition(": ")

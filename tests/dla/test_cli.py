@@ -64,6 +64,12 @@ def test_devices(factory, capsys):
     assert json.loads(capsys.readouterr().out)["loadables"] == [["2/convolution"]]
 
 
+def test_an_empty_file(tmp_path, capsys):
+    (tmp_path / "empty.onnx").write_bytes(b"")
+    assert main(["plan-dla", "--onnx", str(tmp_path / "empty.onnx")]) == 2
+    assert "it is empty or damaged" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

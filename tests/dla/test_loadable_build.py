@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 import torch
 from torch import nn
@@ -11,7 +13,9 @@ from torch2edge import ConfigError
 from torch2edge._trt import capabilities, trt
 from torch2edge.build import BuildSession
 from torch2edge.dla.formats import FORMATS, Format, parse_format
+from torch2edge.dla_loadable import _filled, _write
 from torch2edge.options import Options
+from torch2edge.prepare import Call
 
 IMAGE = (1, 3, 8, 8)
 
@@ -62,3 +66,30 @@ def test_without_a_dla_it_is_refused(tmp_path: object) -> None:
     why = "finds no DLA core" if capabilities().dla else "has no DLA support; plan_dla tells"
     with pytest.raises(ConfigError, match=why):
         torch2edge.build_loadable(nn.Conv2d(3, 8, 3).eval(), [torch.randn(IMAGE)], f"{tmp_path}/net.loadable")
+
+
+@pytest.mark.parametrize(("name", "why"), [("no/net.loadable", "there is no folder"), ("", "is a folder; name a file")])
+def test_a_file_that_cannot_be_written_is_refused_before_the_build(tmp_path: Path, name: str, why: str) -> None:
+    with pytest.raises(ConfigError, match=why):
+        torch2edge.build_loadable(nn.Conv2d(3, 8, 3).eval(), [torch.randn(IMAGE)], tmp_path / name, dla_rewrites=True)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_what_is_written_is_whole(tmp_path: Path) -> None:
+    _write(tmp_path / "net.loadable", b"first")
+    _write(tmp_path / "net.loadable", b"second")
+    assert [(f.name, f.read_bytes()) for f in tmp_path.iterdir()] == [("net.loadable", b"second")]
+    with pytest.raises(ConfigError, match="cannot be written: No such file"):
+        _write(tmp_path / "gone" / "net.loadable", b"third")
+    (tmp_path / "folder" / "inside").mkdir(parents=True)
+    with pytest.raises(ConfigError, match=r"folder cannot be written"):
+        _write(tmp_path / "folder", b"third")
+    assert sorted(f.name for f in tmp_path.iterdir()) == ["folder", "net.loadable"]
+
+
+@pytest.mark.parametrize("on", [True, False])
+def test_a_loadable_is_of_the_rewritten_graph(on: bool) -> None:
+    options = Options(fp16=True, default_device_type=trt.DeviceType.DLA, dla_rewrites=on)
+    model = nn.Sequential(nn.ZeroPad2d(1), nn.Conv2d(3, 8, 3)).eval()
+    road = _filled(Call(model, [torch.randn(IMAGE)], {}, None), options, None)
+    assert any("became the convolution's own" in note for note in road.notes) is on

@@ -6,26 +6,19 @@ import json
 
 import pytest
 import torch
-from support.dla_networks import Net
+from support.dla_networks import Net, Two
 from support.dla_published import Tutorial, export
 from torch import nn
 
 import torch2edge
-from torch2edge import ConfigError, ConversionError, DlaPlan, InputError, plan_dla
+from torch2edge import ConfigError, DlaPlan, plan_dla
 from torch2edge._trt import capabilities, trt, why_no_dla
+from torch2edge.options import Options
 
 
-class Two(nn.Module):
-    """A block for the DLA, one that it has no activation for, one more."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.first = nn.Sequential(nn.Conv2d(3, 16, 3, padding=1), nn.ReLU())
-        self.second = nn.Sequential(nn.Conv2d(16, 16, 3, padding=1), nn.ELU())
-        self.third = nn.Sequential(nn.Conv2d(16, 8, 1), nn.Sigmoid())
-
+class Quantized(nn.Module):
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return self.third(self.second(self.first(x)))
+        return torch.fake_quantize_per_tensor_affine(x, 0.1, 0, -128, 127).relu()
 
 
 @pytest.fixture
@@ -89,15 +82,48 @@ def test_device_types_of_modules_paths_and_patterns(model):
         assert plan.loadables == [["first.0/convolution"]]
         asked = [row for row in plan.layers if row.rule == "device-types"]
         assert len(asked) == 5
-        assert asked[0].reason == "it was asked to be on the GPU"
+        reasons = {row.module: row.reason for row in asked}
+        assert reasons["first.1"] == "it was asked to be on the GPU"
+        assert reasons["second.0"] == reasons["third.0"] == "no entry of device_types names it, and some name the DLA"
     plan = plan_dla(model, [X], device_types={"third": "gpu"}, default_device_type=dla)
     assert plan.loadables == [["first.0/convolution", "first.1/relu", "second.0/convolution"]]
     assert plan_dla(model, [X], default_device_type="gpu").loadables == []
 
 
+class Idle(Two):
+    """With a module that never runs."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.idle = nn.Sequential(nn.ReLU(), nn.ReLU())
+
+
+def test_what_is_named_comes_before_patterns_and_a_pattern_need_not_reach_every_match():
+    model = Idle().eval()
+    for given in ({model.first: "dla", "second*": "dla", model.second[0]: "gpu"}, {"first.0": "gpu", "*.0": "dla"}):
+        plan = plan_dla(model, [X], device_types=given)
+        on_gpu = {row.module for row in plan.fallbacks if row.reason == "it was asked to be on the GPU"}
+        assert on_gpu == ({"second.0"} if "*.0" not in given else {"first.0"})
+        assert {name.split("/")[0] for names in plan.loadables for name in names} == (
+            {"first.0", "first.1"} if "*.0" not in given else {"second.0", "third.0"}
+        )
+
+
 def test_the_innermost_device_wins(model):
     plan = plan_dla(model, [X], device_types={"": "gpu", "first": "dla", "first.0": "gpu"})
     assert plan.loadables == [["first.1/relu"]]
+
+
+def test_a_module_that_is_given_to_the_gpu_alone(model, tmp_path):
+    file = export(model, X, tmp_path / "two.onnx", numbered=False)
+    for given, key in ((model, "third"), (file, "third"), (file, "/third/third.0/Conv")):
+        plan = plan_dla(given, [X], device_types={key: "gpu"})
+        assert len(plan.loadables) == 1 + (key[0] == "/")
+        told = [row for row in plan.layers if row.rule == "device-types"]
+        assert {row.module for row in told} == ({"third.0"} if key[0] == "/" else {"third.0", "third.1"})
+        assert {row.reason for row in told} == {"it was asked to be on the GPU"}
+    asked = plan_dla(model, [X], device_types={"third": "dla"}, default_device_type="gpu")
+    assert {row.reason for row in asked.layers if row.module.startswith("first")} == {"it was asked to be on the GPU"}
 
 
 @pytest.mark.parametrize(
@@ -111,6 +137,8 @@ def test_the_innermost_device_wins(model):
         ({"tensorrt": 8.6}, "tensorrt is 8.6; write the version"),
         ({"default_device_type": "tpu"}, "default_device_type is 'tpu'"),
         ({"device_types": {"first": "tpu"}}, "device_types['first'] is 'tpu'"),
+        ({"device_types": {"first": None}}, "device_types['first'] is None; it must be trt.DeviceType.GPU"),
+        ({"device_types": {"fi*": None}}, "device_types['first'] is None"),
         ({"device_types": {"fist": "dla"}}, "'fist' is no submodule of the model; near it: first"),
         ({"device_types": {"x*": "dla"}}, "the pattern 'x*' matches no submodule"),
     ],
@@ -153,15 +181,41 @@ def test_without_fp16_and_int8_nothing_is_on_the_dla(model):
 
 
 def test_a_strongly_typed_board_is_told_precisions_by_casts(model):
-    if not capabilities().strongly_typed:
-        pytest.skip("this TensorRT chooses precisions itself, and so its networks have no casts")
+    if not Options().strong:
+        with pytest.raises(ConfigError, match=r"tensorrt='11\.4\.1' is strongly typed, and TensorRT .* is not"):
+            plan_dla(model, [X], tensorrt="11.4.1")
+        return
     plan = plan_dla(model, [X], tensorrt="11.4.1", fp16=True)
-    casts = [row for row in plan.layers if row.type == "CAST"]
-    assert casts
-    assert all(row.device == "GPU" for row in casts)
-    assert "first.0/convolution" in plan.loadables[0]
+    assert [row.name for row in plan.fallbacks] == ["second.1/elu"]
+    assert any("io_dtype=torch.float16" in note for note in plan.notes)
+    plan = plan_dla(model.first, [X], tensorrt="11.4.1")
+    assert plan.all_on_dla
+    assert plan.layers
     plan = plan_dla(model, [X], tensorrt="11.4.1", fp16=False)
     assert not plan.loadables
+
+
+def test_int8_of_a_strongly_typed_board_is_that_of_quantize_layers(model):
+    network = torch2edge.convert(model, [X], keep_network=True, verify=False).network
+    for given, inputs in ((model, [X]), (network, [])):
+        with pytest.raises(ConfigError, match=r"int8=True with tensorrt='11\.4\.1'.* not planned yet"):
+            plan_dla(given, inputs, tensorrt="11.4.1", int8=True, fp16=True)
+
+
+def test_a_model_that_quantizes_by_itself_is_planned_for_a_strongly_typed_board():
+    if not Options().strong:
+        pytest.skip("this TensorRT's networks are weakly typed")
+    plan = plan_dla(Quantized().eval(), [X], tensorrt="11.4.1", int8=True)
+    assert {row.type for row in plan.layers} >= {"QUANTIZE", "DEQUANTIZE"}
+
+
+def test_versions_of_which_little_is_known(model):
+    net = Net()
+    net.output(net.relu(net.input(1, 4, 6, 6)))
+    notes = {v: " ".join(plan_dla(net.raw, tensorrt=v).notes) for v in ("8.3", "8.4", "8.6", "11.4.2", "11.5", "99")}
+    assert {v for v, text in notes.items() if "nothing is known of TensorRT" in text} == {"11.5", "99"}
+    assert {v for v, text in notes.items() if "the first for Orin" in text} == {"8.3"}
+    assert "the first for Orin" not in " ".join(plan_dla(model, [X], tensorrt="8.2", target="xavier").notes)
 
 
 def test_quantize_layers_get_a_note():
@@ -173,53 +227,6 @@ def test_quantize_layers_get_a_note():
     plan = net.plan(int8=True)
     assert [row.rule for row in plan.layers] == ["explicit-quantization"] * 2
     assert any("quantize layers" in note for note in plan.notes)
-
-
-# ---- networks and files -------------------------------------------------------------------------------------------------
-
-
-def test_a_finished_network(model):
-    module = torch2edge.convert(model, [X], keep_network=True, verify=False)
-    plan = plan_dla(module.network)
-    assert plan.loadables == plan_dla(model, [X]).loadables
-    assert [row.module for row in plan.layers][:2] == ["first.0", "first.1"]
-    plan = plan_dla(module.network, device_types={"third": "dla", "third.1/sigmoid": "gpu"})
-    assert plan.loadables == [["third.0/convolution"]]
-
-
-def test_an_exported_program(model):
-    plan = plan_dla(torch.export.export(model, (X,)), [X])
-    assert [row.type for row in plan.layers] == [row.type for row in plan_dla(model, [X]).layers]
-    assert len(plan.loadables) == 2
-
-
-def test_what_is_no_model():
-    with pytest.raises(InputError, match=r"must be a torch\.nn\.Module"):
-        plan_dla(lambda x: x, [X])
-
-
-def test_an_onnx_file_has_its_own_names(model, tmp_path):
-    file = export(model, X, tmp_path / "two.onnx", numbered=False)
-    plan = plan_dla(str(file), device_types={"/second/second.0/Conv": "gpu"}, default_device_type="dla")
-    assert devices(plan)["/second/second.0/Conv"] == "GPU"
-    assert [row.module for row in plan.layers][:2] == ["first.0", "first.1"]
-    assert plan.loadables[0] == ["/first/first.0/Conv", "/first/first.1/Relu"]
-
-
-def test_files_that_cannot_be_planned(model, tmp_path):
-    with pytest.raises(InputError, match="there is no such file"):
-        plan_dla(tmp_path / "no.onnx")
-    (tmp_path / "bad.onnx").write_bytes(b"nothing")
-    with pytest.raises(ConversionError, match="refuses"):
-        plan_dla(tmp_path / "bad.onnx")
-    with pytest.raises(InputError, match=r"must be an \.onnx file"):
-        plan_dla(tmp_path / "model.engine")
-    file = export(model, X[:1], tmp_path / "open.onnx", dynamic=True)
-    with pytest.raises(ConfigError, match=r"leaves sizes of the input input open.*--shape"):
-        plan_dla(file)
-    with pytest.raises(InputError, match="takes 1 inputs"):
-        plan_dla(file, [X, X])
-    assert plan_dla(file, [X]).loadables[0][0] == "Conv_0"
 
 
 # ---- borders and memory -------------------------------------------------------------------------------------------------

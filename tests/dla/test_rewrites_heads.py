@@ -71,11 +71,12 @@ ACTIVATIONS = [
 ]  # fmt: skip
 
 
+@pytest.mark.parametrize("int8", [False, True])
 @pytest.mark.parametrize("dtype", [torch.float32, F16])
 @pytest.mark.parametrize("activation", ACTIVATIONS, ids=str)
-def test_chains(activation: nn.Module, dtype: torch.dtype) -> None:
+def test_chains(activation: nn.Module, dtype: torch.dtype, int8: bool) -> None:
     model = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(C, 8), activation, nn.Linear(8, 4), activation)
-    result = proven(model, (2, C, 12, 12), dtype=dtype)
+    result = proven(model, (2, C, 12, 12), dtype=dtype, int8=int8)
     assert result.refused() == []
     assert result.ops().count("convolution") == 2
     assert result.ops().count("reshape") == 1

@@ -63,16 +63,26 @@ SMOOTH: dict[type[nn.Module], list[str]] = {
 @pytest.mark.parametrize("scale", [0.1, 1.0, 20.0])
 @pytest.mark.parametrize("kind", SMOOTH)
 def test_activations(kind: type[nn.Module], scale: float, dtype: torch.dtype) -> None:
-    result = proven(nn.Sequential(Function(lambda x: x * scale), kind()), (2, 3, 5, 4), dtype=dtype)
+    result = proven(nn.Sequential(Function(lambda x: x * scale), kind()), (2, 3, 5, 4), dtype=dtype, int8=True)
     assert result.ops() == ["mul", *SMOOTH[kind]]
     assert result.refused() == []
     assert {op.module for op in result.after.ops[1:]} == {"1"}
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, F16])
+@pytest.mark.parametrize("kind", SMOOTH)
+def test_without_int8_they_are_fewer_layers_of_the_dla_as_they_are(kind: type[nn.Module], dtype: torch.dtype) -> None:
+    as_is, as_products = (proven(kind(), (2, 3, 5, 4), dtype=dtype, int8=on) for on in (False, True))
+    assert [op.target for op in as_is.after.ops] == [op.target for op in as_is.before.ops]
+    assert as_is.refused() == []
+    assert as_is.notes == []
+    assert as_is.network.num_layers <= as_products.network.num_layers
+
+
 @pytest.mark.parametrize("kind", SMOOTH)
 def test_the_corners_and_large_halves(kind: type[nn.Module]) -> None:
     x = torch.tensor([-65504.0, -3.001, -3, -2.999, -1e-4, 0, 1e-4, 2.999, 3, 3.001, 65504], dtype=F16).reshape(1, 1, 1, 11)
-    result = proven(kind(), (1, 1, 1, 11), dtype=F16)
+    result = proven(kind(), (1, 1, 1, 11), dtype=F16, int8=True)
     given, wanted = result.after.replay([x])[0], kind()(x)
     torch.testing.assert_close(given, wanted, rtol=2e-3, atol=2e-3)
     assert given.isfinite().all()
@@ -81,13 +91,13 @@ def test_the_corners_and_large_halves(kind: type[nn.Module]) -> None:
 @pytest.mark.parametrize("kind", SMOOTH)
 def test_vectors_and_volumes_stay(kind: type[nn.Module]) -> None:
     for shape in ((2, 3), (2, 3, 4), (1, 2, 3, 4, 5)):
-        result = proven(kind(), shape)
+        result = proven(kind(), shape, int8=True)
         assert [op.target for op in result.after.ops] == [op.target for op in result.before.ops]
 
 
 def test_other_activations_stay() -> None:
     for model in (nn.ReLU(), nn.GELU(), nn.Mish(), nn.ELU(), nn.Sigmoid(), nn.ReLU6(), nn.LeakyReLU()):
-        result = proven(model, (1, 2, 3, 3))
+        result = proven(model, (1, 2, 3, 3), int8=True)
         assert [op.target for op in result.after.ops] == [op.target for op in result.before.ops]
         assert result.notes == []
 

@@ -12,7 +12,8 @@ from torch2edge import ConfigError, plan_dla
 from torch2edge._trt import recorded, trt
 from torch2edge.build import BuildSession
 from torch2edge.dla import DlaPlan
-from torch2edge.dla.log import read_log
+from torch2edge.dla.log import parts_of, read_log
+from torch2edge.dla.plan import Row
 from torch2edge.dla.truth import compared, surprises
 from torch2edge.options import Options
 from torch2edge.placement import pools_for, refuse_fallbacks
@@ -59,6 +60,45 @@ def test_a_log_that_does_not(plan: DlaPlan) -> None:
     assert "Mul_8 was planned for the GPU, and runs on the DLA" in told[0]
     assert "Relu_43 was planned for the DLA, and runs on the GPU (Validation failed" in told[1]
     assert "Please report it" in told[1]
+
+
+JOINED = """\
+[W] [TRT] sig: ActivationLayer (with ActivationType = ELU) not supported for DLA.
+[I] [TRT] ---------- Layers Running on DLA ----------
+[I] [TRT] [DlaLayer] {ForeignNode[conv]}
+[I] [TRT] ---------- Layers Running on GPU ----------
+[I] [TRT] [GpuLayer] POINTWISE: PWN(PWN(sig), PWN((Unnamed Layer* 3) [Shuffle] + mul)), scale
+"""
+
+
+def test_layers_that_tensorrt_joined_in_one_another() -> None:
+    """Both ways: a plan's layers find their row of the log, and the row finds the messages on its layers."""
+    log = read_log(JOINED)
+    assert [(row.name, row.device) for row in log.layers[1:]] == [
+        ("PWN(PWN(sig), PWN((Unnamed Layer* 3) [Shuffle] + mul)), scale", "GPU")
+    ]
+    assert "ActivationType = ELU" in log.layers[1].reason
+    planned = DlaPlan("orin", "8.6", "fp16", 16)
+    names = ("conv", "sig", "(Unnamed Layer* 3) [Shuffle]", "mul", "scale", "other")
+    planned.layers = [Row(name, "", "", "DLA") for name in names]
+    rows = compared(planned, log)
+    assert {row.layer: row.actual for row in rows} == dict.fromkeys(names, "GPU") | {"conv": "DLA", "other": ""}
+    assert all("ELU" in row.reason for row in rows if row.actual == "GPU")
+
+
+@pytest.mark.parametrize(
+    ("name", "parts"),
+    [
+        ("PWN(PWN(Sigmoid), Mul)", {"PWN(Sigmoid), Mul", "Sigmoid", "Mul"}),
+        ("PWN(a), PWN(b, c) + d", {"a", "b, c", "b", "c", "d"}),
+        ("71 + (Unnamed Layer* 16) [Shuffle] + Mul_8", {"71", "(Unnamed Layer* 16) [Shuffle]", "Mul_8"}),
+        ("PWN(Relu_43)", {"Relu_43"}),
+        ("a || b", {"a", "b"}),
+        ("alone", set()),
+    ],
+)
+def test_parts(name: str, parts: set[str]) -> None:
+    assert set(parts_of(name)) == parts | {name}
 
 
 def test_placements_in_a_report(plan: DlaPlan) -> None:

@@ -61,7 +61,7 @@ def traced(model: nn.Module, inputs: Sequence[torch.Tensor], **options: Any) -> 
 
 def proven(
     model: nn.Module, *shapes: tuple[int, ...], dtype: torch.dtype = torch.float32,
-    on_dla: Callable[[str], bool] = lambda path: True, fixed: Callable[[Op], bool] = lambda op: False,
+    on_dla: Callable[[str], bool] = lambda path: True, int8: bool = False, fixed: Callable[[Op], bool] = lambda op: False,
 ) -> Rewritten:  # fmt: skip
     """Rewrite, then hold two things against the model on fresh inputs: PyTorch's replay of the new graph, both in float64, to
     1e-12, and the network that it becomes, in the reference executor, to 1e-5 (in half to 4e-3). TensorRT builds it, too.
@@ -69,7 +69,7 @@ def proven(
     model = model.eval().to(dtype)
     before = traced(model, [torch.randn(shape, dtype=dtype) for shape in shapes])
     kept = [(op.target, op.args, list(op.outputs)) for op in before.ops]
-    after, notes = rewritten(before, on_dla, fixed=fixed)
+    after, notes = rewritten(before, on_dla, int8=int8, fixed=fixed)
     assert kept == [(op.target, op.args, list(op.outputs)) for op in before.ops], "the traced graph has changed"
     _check_values(before, after)
     inputs = [torch.randn(shape, dtype=dtype) for shape in shapes]

@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+import torch
+from torch import nn
 
 from torch2edge._trt import logger, trt
 from torch2edge.dla import DlaPlan, Setting, plan_network
@@ -70,3 +72,16 @@ class Net:
     def row(self, **at: Any) -> Row:
         """The plan's row of the tested layer."""
         return next(row for row in self.plan(**at).layers if row.name == "tested")
+
+
+class Two(nn.Module):
+    """A block for the DLA, one that it has no activation for, one more."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first = nn.Sequential(nn.Conv2d(3, 16, 3, padding=1), nn.ReLU())
+        self.second = nn.Sequential(nn.Conv2d(16, 16, 3, padding=1), nn.ELU())
+        self.third = nn.Sequential(nn.Conv2d(16, 8, 1), nn.Sigmoid())
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.third(self.second(self.first(x)))

@@ -43,7 +43,7 @@ def add_plan_dla(commands: Any, common: argparse.ArgumentParser) -> None:
     board.add_argument("--device-type", action="append", default=[], type=placement, metavar="PATH=DLA",
                        help="GPU or DLA for the submodule (or layer) PATH and what is inside; repeatable")  # fmt: skip
     board.add_argument("--default-device-type", choices=["GPU", "DLA"],
-                       help="for all other layers; DLA unless --device-type is given")  # fmt: skip
+                       help="for all other layers; GPU where a --device-type says DLA, else DLA")  # fmt: skip
     board.add_argument("--dla-rewrites", action="store_true", help="plan what convert --dla-rewrites makes of the model")
     command.add_argument("--json", nargs="?", const="-", metavar="FILE",
                          help="write the plan as JSON: to FILE, or to stdout in place of the text")  # fmt: skip

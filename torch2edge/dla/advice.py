@@ -10,7 +10,7 @@ if TYPE_CHECKING:
 
 __all__ = ["advice_for", "advice_text"]
 
-REWRITTEN = "dla_rewrites=True does it, and keeps the function"
+REWRITTEN = "dla_rewrites=True does it for a module, and keeps the function"
 
 BY_RULE = {
     "static-shapes": "convert with fixed sizes",
@@ -28,7 +28,7 @@ BY_RULE = {
     ),
     "deconvolution-groups": "groups=1, or nn.Upsample(mode='nearest') and a grouped convolution; then fine-tune",
     "deconvolution-dilation": "dilation=1; then fine-tune",
-    "pooling-window": f"a chain of windows of at most 8 x 8; for a pooling over the whole image {REWRITTEN}",
+    "pooling-window": "a chain of windows of at most 8 x 8",
     "pooling-inclusive": "nn.AvgPool2d(count_include_pad=True), or no padding",
     "activation-op": (
         "nn.ReLU, nn.LeakyReLU, nn.ReLU6, nn.Sigmoid, nn.Tanh or nn.SiLU (a sigmoid and a product); then fine-tune"
@@ -38,7 +38,7 @@ BY_RULE = {
         "(GELU, ELU, Mish); then fine-tune"
     ),
     "clip-low": "nn.ReLU6, or nn.Hardtanh(0, n) with n from 1 to 127",
-    "clip-high": f"nn.ReLU6, or nn.Hardtanh(0, n) with n from 1 to 127; for hardsigmoid and hardswish {REWRITTEN}",
+    "clip-high": "nn.ReLU6, or nn.Hardtanh(0, n) with n from 1 to 127",
     "elementwise-op": "multiply by a reciprocal in place of a division, by itself in place of a power",
     "elementwise-broadcast": "operands of equal shapes, or of (N, C, 1, 1)",
     "concat-axis": "concatenate along the channels",
@@ -53,15 +53,16 @@ BY_RULE = {
     "slice-stride": "a strided convolution or a pooling in place of a strided slice",
     "slice-batch": "slice channels, not the batch",
     "shuffle-4d": (
-        f"keep (N, C, H, W) as long as layers follow: 1 x 1 convolutions in place of flatten and linear ({REWRITTEN})"
+        "keep (N, C, H, W) as long as layers follow: 1 x 1 convolutions in place of flatten and linear; a reshape at the end "
+        "can be done outside of the engine"
     ),
     "matmul-constant": "products of two activations (attention) belong on the GPU: give it the whole block with device_types",
-    "reduce-version": f"nn.AvgPool2d with windows of at most 8 x 8 in place of a mean over the image ({REWRITTEN})",
-    "reduce-op": f"nn.AvgPool2d with windows of at most 8 x 8 in place of a mean over the image ({REWRITTEN})",
+    "reduce-version": "nn.AvgPool2d with windows of at most 8 x 8 in place of a mean over the image",
+    "reduce-op": "nn.AvgPool2d with windows of at most 8 x 8 in place of a mean over the image",
     "explicit-quantization": "convert the float model with int8=True and a calibration",
     "dimensions": "sizes of at most 8192: split the tensor",
     "matmul-channels": "at most 8192 features: pool more before, or split the layer",
-    "two-spatial-dims": f"keep (N, C, H, W): 1 x 1 convolutions in place of flatten and linear ({REWRITTEN})",
+    "two-spatial-dims": "keep (N, C, H, W): 1 x 1 convolutions in place of flatten and linear",
     "softmax-xavier": "leave softmax out of the engine, or to the GPU at its end",
     "loadables-per-core": "give islands of one or two layers to the GPU with device_types, so that the larger ones fit",
 }
@@ -71,25 +72,51 @@ BY_TYPE = {
     ),
     "PLUGIN_V2": "nn.BatchNorm2d in place of InstanceNorm and GroupNorm; other plugins run on the GPU only",
     "GATHER": "split channels by slices, or select them by a 1 x 1 convolution",
-    "PADDING": f"the padding of the convolution that follows ({REWRITTEN})",
+    "PADDING": "the padding of the convolution that follows",
     "TOPK": "leave it to the GPU at the end of the network",
     "SELECT": "products with a mask in place of torch.where",
 }
 
+#: Where ``dla_rewrites`` does what is advised: rule, or type of a layer -> for what.
+BY_REWRITING = {
+    "pooling-window": "for a pooling over the whole image",
+    "activation-op": "for a hardsigmoid or hardswish in a head behind an image",
+    "slice-mode": "for zeros in front of a convolution",
+    "shuffle-4d": "for linear layers behind an image of at most 8192 channels, 32 high and wide",
+    "reduce-version": "for sizes whose factors are at most 8",
+    "reduce-op": "for sizes whose factors are at most 8",
+    "matmul-channels": "for a flattened image of at most 8192 channels, 32 high and wide",
+    "two-spatial-dims": "for a head behind an image of at most 8192 channels, 32 high and wide",
+    "PADDING": "for zeros",
+}
 
-def advice_for(row: Row) -> str:
-    """How a layer could stay on the DLA; "" for one that does, that was asked to be on the GPU, or without advice."""
+
+def advice_for(row: Row, *, rewritten: bool = False) -> str:
+    """How a layer could stay on the DLA; "" for one that does, that was asked to be on the GPU, or without advice.
+
+    Args:
+        rewritten: the network is of a graph that went through ``dla_rewrites`` already.
+    """
     if row.device == "DLA" or row.rule == "device-types":
         return ""
     general = row.rule.rpartition("-")[0]  # elementwise-op-8.4 is elementwise-op of some versions
-    return BY_RULE.get(row.rule) or BY_RULE.get(general) or BY_TYPE.get(row.type, "")
+    advice = BY_RULE.get(row.rule) or BY_RULE.get(general) or BY_TYPE.get(row.type, "")
+    where = "" if rewritten else _rewritten_where(row)
+    return f"{advice} ({where} {REWRITTEN})" if where else advice
 
 
-def advice_text(rows: Sequence[Row]) -> list[str]:
-    """A line for each piece of advice, with the layers that it is for."""
+def _rewritten_where(row: Row) -> str:
+    """For what ``dla_rewrites`` does it; "" for what it cannot."""
+    if row.rule == "activation-op" and "HARD_SIGMOID" not in row.reason:
+        return ""
+    return BY_REWRITING.get(row.rule) or BY_REWRITING.get(row.type, "")
+
+
+def advice_text(rows: Sequence[Row], *, rewritten: bool = False) -> list[str]:
+    """A line for each piece of advice, with the layers that it is for; ``rewritten`` as for ``advice_for``."""
     found: dict[str, list[str]] = {}
     for row in rows:
-        if advice := advice_for(row):
+        if advice := advice_for(row, rewritten=rewritten):
             found.setdefault(advice, []).append(row.name)
     return [f"to keep {_listed(names)} on the DLA: {advice}" for advice, names in found.items()]
 

@@ -11,7 +11,7 @@ from ..errors import InputError
 from ..report import table
 from .plan import Row
 
-__all__ = ["DlaLog", "read_log"]
+__all__ = ["DlaLog", "parts_of", "read_log"]
 
 # In front of a message: [03/31/2022-14:34:54] [I] [TRT], or WARNING: [TRT]:, or [TensorRT] INFO:, in any order and number.
 _PREFIX = re.compile(r"^\s*#?\s*(?:\[[\d/:\- ]+\]\s*|\[(?:[IWEVF]|TRT|TensorRT)\]:?\s*|(?:INFO|WARNING|ERROR|VERBOSE):\s*)*")
@@ -24,6 +24,7 @@ _UNSUPPORTED = re.compile(
 )
 _OFFLOADED = re.compile(r"^Number of DLA node candidates offloaded : (\d+) out of (\d+)")
 _POOLS = re.compile(r"DLA Memory Pool Sizes: (.*)$")
+_MARK = re.compile(r"[()]| \+ | \|\| |, ")  # between the layers that one of the engine is made of
 #: Messages that name a layer, and what follows of it is the reason.
 _NAMED = (
     re.compile(r"^Validation failed for DLA layer: (?P<name>.*?)\. Switching to GPU fallback"),
@@ -166,7 +167,8 @@ def _assemble(found: DlaLog, block: list[Row], reasons: dict[str, list[str]], ki
             row.loadable = len(found.loadables)
             found.loadables.append(row.name)
         else:
-            parts = [name for name in reasons if name in _parts(row.name)]
+            own = parts_of(row.name)
+            parts = [name for name in reasons if name in own]
             row.reason = " ".join(dict.fromkeys(said for name in parts for said in reasons[name]))
             told.update(parts)
         found.layers.append(row)
@@ -175,7 +177,20 @@ def _assemble(found: DlaLog, block: list[Row], reasons: dict[str, list[str]], ki
             found.layers.append(Row(name, kinds.get(name, ""), "", "GPU", "", " ".join(said)))
 
 
-def _parts(name: str) -> set[str]:
-    """The layers that one of the engine is made of: ``71 + (Unnamed Layer* 16) [Shuffle] + Mul_8``, ``PWN(a, b)``."""
-    inner = name.replace("PWN(", "").replace(")", "") if name.startswith("PWN(") else name
-    return {name, *inner.split(" + "), *inner.split(" || "), *inner.split(", ")}
+def parts_of(name: str) -> list[str]:
+    """The layers that one of the engine is made of, after its own name.
+
+    They are joined as ``71 + (Unnamed Layer* 16) [Shuffle] + Mul_8``, ``a || b`` or ``a, b``, and in ``PWN(a, b)``, which may
+    stand in another: ``PWN(PWN(Sigmoid), Mul)``. What stands in one is there as a whole too, for names may have such marks.
+    """
+    found, depth, start = [name], 0, 0
+    pieces = []
+    for mark in _MARK.finditer(name):
+        if mark[0] in "()":
+            depth += 1 if mark[0] == "(" else -1
+        elif not depth:
+            pieces.append(name[start : mark.start()])
+            start = mark.end()
+    for piece in (*pieces, name[start:]):
+        found += parts_of(piece[4:-1]) if piece.startswith("PWN(") and piece.endswith(")") else [piece]
+    return list(dict.fromkeys(found))

@@ -65,6 +65,7 @@ class DlaPlan:
         pools: what each loadable needs.
         folded: the names of the layers that are computed while the engine is built.
         notes: what else there is to know.
+        rewritten: the network is of a model that went through ``dla_rewrites``.
     """
 
     target: str
@@ -77,6 +78,7 @@ class DlaPlan:
     pools: list[Pools] = field(default_factory=list)
     folded: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
+    rewritten: bool = False
 
     @property
     def all_on_dla(self) -> bool:
@@ -91,7 +93,7 @@ class DlaPlan:
     @property
     def advice(self) -> list[str]:
         """What would keep the layers that fall back on the DLA, a line for each kind."""
-        return advice_text(self.layers)
+        return advice_text(self.layers, rewritten=self.rewritten)
 
     @property
     def transitions(self) -> int:

@@ -15,9 +15,12 @@ from .reading import read
 from .rule import broken
 from .rules import RULES, TYPES, UNSUPPORTED
 
-__all__ = ["plan_layers", "plan_network"]
+__all__ = ["ASKED", "plan_layers", "plan_network"]
 
+NEWEST = (11, 4)  # the newest TensorRT that rules were read of
+FIRST_OF_ORIN = (8, 4)  # JetPack 5.0
 ASKED = "it was asked to be on the GPU"
+"""Why a layer is there that was given to it."""
 BORDER = "Validation failed for DLA layer: {name}. Switching to GPU fallback."
 RESHAPED = (
     "TensorRT adds it: a matrix product on the DLA is a convolution, whose result a shuffle on the GPU makes a matrix again"
@@ -53,7 +56,7 @@ class _State:
 
 def plan_network(
     network: Any, at: Setting, *, wants_dla: Callable[[Layer], bool] = lambda layer: True,
-    module_of: Callable[[str], str] = lambda name: "",
+    module_of: Callable[[str], str] = lambda name: "", why_gpu: Callable[[Layer], str] = lambda layer: ASKED,
 ) -> DlaPlan:  # fmt: skip
     """Plan TensorRT's INetworkDefinition ``network``.
 
@@ -61,16 +64,20 @@ def plan_network(
         at: the chip, the TensorRT on it, the precisions.
         wants_dla: whether a layer is asked to be on the DLA.
         module_of: name of a layer -> path of its module.
+        why_gpu: why a layer is not asked to be on the DLA.
     """
-    return plan_layers(read(network, module_of), at, wants_dla)
+    return plan_layers(read(network, module_of), at, wants_dla, why_gpu)
 
 
-def plan_layers(layers: Sequence[Layer], at: Setting, wants_dla: Callable[[Layer], bool] = lambda layer: True) -> DlaPlan:
+def plan_layers(
+    layers: Sequence[Layer], at: Setting, wants_dla: Callable[[Layer], bool] = lambda layer: True,
+    why_gpu: Callable[[Layer], str] = lambda layer: ASKED,
+) -> DlaPlan:  # fmt: skip
     """Plan layers that were read from a network."""
     engine = [layer for layer in layers if not layer.folded]
     state = _State(engine, fuse(engine))
     for layer in engine:
-        state.verdicts[layer.index] = _verdict(layer, at) if wants_dla(layer) else _Verdict("device-types", ASKED)
+        state.verdicts[layer.index] = _verdict(layer, at) if wants_dla(layer) else _Verdict("device-types", why_gpu(layer))
     _follow(state)
     _cut_borders(state)
     _count(state, at)
@@ -161,6 +168,11 @@ def _notes(made: DlaPlan, state: _State, at: Setting) -> list[str]:
     notes = []
     if made.all_on_dla:
         notes.append(ALL_FORMATS)
+    if at.version[:2] > NEWEST:
+        shown = ".".join(map(str, NEWEST))
+        notes.append(f"note: nothing is known of TensorRT {at.tensorrt}: it is planned by the rules of {shown}")
+    if at.target == "orin" and at.version < FIRST_OF_ORIN:
+        notes.append(f"note: TensorRT 8.4 is the first for Orin; with {at.tensorrt} the plan is of rules alone, for no board")
     if at.strongly_typed and at.int8:
         notes.append("note: INT8 on a strongly typed DLA was read about nowhere; what the plan says of it is concluded")
     for number, group in enumerate(state.groups):

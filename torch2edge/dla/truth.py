@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterator, Sequence
 
 from ..report import PlacementRow
-from .log import DlaLog
+from .log import DlaLog, parts_of
 from .plan import DlaPlan, Row
 
 __all__ = ["compared", "surprises"]
@@ -20,7 +20,7 @@ def compared(plan: DlaPlan, log: DlaLog) -> list[PlacementRow]:
     A layer that the log names nowhere was joined to another, or computed while the engine was built: its ``actual`` is "".
     """
     names = [row.name for row in plan.layers]
-    on_gpu = {part: row for row in log.layers if row.device == "GPU" for part in _parts(row.name)}
+    on_gpu = {part: row for row in log.layers if row.device == "GPU" for part in parts_of(row.name)}
     on_dla = {name for row in log.layers if row.device == "DLA" for name in _inside(row.name, names)} - on_gpu.keys()
     return [_row(row, on_gpu, on_dla) for row in plan.layers]
 
@@ -52,9 +52,3 @@ def _inside(group: str, names: Sequence[str]) -> Iterator[str]:
         yield from names[names.index(first) : names.index(last or first) + 1]
     else:
         yield from told.split(",")  # up to TensorRT 8.0 all of them stand there
-
-
-def _parts(name: str) -> list[str]:
-    """The layers that one of the engine is made of: ``Conv_0 + Relu_1``."""
-    inner = name[4:-1] if name.startswith("PWN(") and name.endswith(")") else name
-    return [name, *re.split(r" \+ | \|\| |, ", inner)]

@@ -24,13 +24,13 @@ FAMILIES = (
     (pooling_chain,),
     (linear_of_image, activation_before_reshape),
     (shuffle_as_convolution,),
-    (activation_of_products,),
     (padding_of_convolution,),
 )
+INT8_FAMILIES = (*FAMILIES, (activation_of_products,))
 
 
 def rewritten(
-    graph: Graph, on_dla: Callable[[str], bool], *, fixed: Callable[[Op], bool] = lambda op: False
+    graph: Graph, on_dla: Callable[[str], bool], *, int8: bool = False, fixed: Callable[[Op], bool] = lambda op: False
 ) -> tuple[Graph, list[str]]:
     """``graph`` with what a DLA does not take rewritten where it can be, and a note per rewrite.
 
@@ -40,13 +40,14 @@ def rewritten(
     Args:
         graph: traced; it stays as it is.
         on_dla: whether the ops of a module path are to run on a DLA.
+        int8: the DLA may compute in INT8.
         fixed: ops to leave alone, for the caller has a converter of its own for them.
 
     Returns:
         The new graph, and ``note: <module>: <what became what>`` per rewrite, or why there was none.
     """
     notes: list[str] = []
-    for family in FAMILIES:
+    for family in INT8_FAMILIES if int8 else FAMILIES:
         editor = Editor(graph, lambda op: on_dla(op.module) and not fixed(op), notes)
         graph = editor.run(family)
     return graph, notes

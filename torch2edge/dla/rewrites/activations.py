@@ -1,4 +1,4 @@
-"""Activations that a DLA lacks: products of those that it has."""
+"""Activations that a DLA lacks: products of those that it has, each with a range of its own in INT8."""
 
 from __future__ import annotations
 
@@ -15,9 +15,11 @@ aten = torch.ops.aten
 def activation_of_products(op: Op, to: Editor) -> bool:
     """Replaces hardsigmoid by ``relu6(x + 3) / 6``, hardswish by ``x`` times that, SiLU by ``x * sigmoid(x)``, of images.
 
-    Exact because PyTorch defines them so. hardswish divides before it multiplies, so that half does not overflow. As ops of
-    their own, each of the parts has a range in INT8, without which a DLA computes it in half; relu6 becomes a clip from 0 to
-    6, sums and products with numbers scale layers.
+    For INT8 alone: as ops of their own, each of the parts has a range, without which a DLA computes it in half. In half the
+    layers that their converters make of an image (a scale, a clip from 0 to 1, a product) are the DLA's already, and fewer.
+
+    Exact because PyTorch defines them so. hardswish divides before it multiplies, so that half does not overflow. relu6
+    becomes a clip from 0 to 6, sums and products with numbers scale layers.
 
     Serves facts.md 3.2: "Activation: Sigmoid, Clipped ReLU (values in [1,127]); not HardSigmoid, HardSwish".
     """
