@@ -132,8 +132,8 @@ def convert(
             ``DLAWarning``; False makes that an error.
         dla_rewrites: in the modules that are for the DLA, put what it takes in the place of what it does not, where the
             function stays the same: chains of poolings for large averages, convolutions for the linear layers of a head and
-            for pixel shuffles, products for hardswish, hardsigmoid and SiLU, a convolution's own padding. The report's notes
-            name each.
+            for pixel shuffles, for INT8 products for hardswish, hardsigmoid and SiLU, a convolution's own padding. The notes
+            of the report name each.
         dla_pools: limits of the memory of a DLA, in bytes, powers of two: "DLA_MANAGED_SRAM", "DLA_LOCAL_DRAM" (for each
             loadable's tensors) or "DLA_GLOBAL_DRAM" (for its weights). By default TensorRT's own, or what the plan needs if
             that is more.
