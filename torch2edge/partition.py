@@ -38,7 +38,7 @@ __all__ = ["MIN_OPS", "part_converter", "partition", "plan"]
 MIN_OPS = 3  # fewer are not worth the two boundaries of an engine
 _WHOLE = (TRIALS[0], TRIALS[-1])  # each engine has had all of them already
 
-ConvertOne = Callable[[str, nn.Module, Sequence[Any], Mapping[str, Any], int], EdgeModule]
+ConvertOne = Callable[[str, nn.Module, Sequence[Any], Mapping[str, Any]], EdgeModule]
 
 
 def plan(
@@ -87,7 +87,7 @@ def partition(
     """``convert(..., fallback="torch")``: engines for the largest submodules that convert.
 
     Args:
-        convert_one: converts the submodule of a path, called as given, so many times in a forward.
+        convert_one: converts the submodule of a path, called as given.
         data: what INT8 is calibrated from; the whole is checked on it too.
 
     Returns:
@@ -144,14 +144,14 @@ def part_converter(
         options["int8"] = options["int8"] and options["precisions"].get("", "int8") == "int8"
         return options
 
-    def convert_one(path: str, module: nn.Module, args: Sequence[Any], kwargs: Mapping[str, Any], calls: int) -> EdgeModule:
+    def convert_one(path: str, module: nn.Module, args: Sequence[Any], kwargs: Mapping[str, Any]) -> EdgeModule:
         options = options_of(path)
         if data is None:
             return convert(module, args, kwargs, **options)  # type: ignore[no-any-return]
         if not path:
             options["calibration"] = data.calibration
         elif options["int8"] or options["best"] or "int8" in options["precisions"].values():
-            options["calibration"] = data.of_part(path, module, args, kwargs, calls)
+            options["calibration"] = data.of_part(path, module, args, kwargs)
         else:
             options["calibrator"] = "pytorch"  # nothing in it is INT8
         with data.named(path):
@@ -177,8 +177,7 @@ def _decide(
         check(graph.ops, converting)
         if path and len(graph.ops) < min_ops:
             raise TooSmall(f"it is {len(graph.ops)} op{'s' * (len(graph.ops) != 1)}, fewer than min_ops={min_ops}")
-        calls = max(len(run[path].calls) for run in (seen, fresh or seen))
-        return convert_one(path, module, list(call.args), call.kwargs, calls)
+        return convert_one(path, module, list(call.args), call.kwargs)
 
     cut, made = decide(seen, attempt, fresh)
     cut.notes += [note] if note else []
