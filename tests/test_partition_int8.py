@@ -123,7 +123,7 @@ def test_calls_that_only_the_data_makes_count(tmp_path, halved):
     for x in data[5:]:
         x[0, 0] = 9  # large for certain
     with torch.no_grad():
-        entering = [x for x in data]
+        entering = list(data)
         for x in data[5:]:
             entering += [y := model.part(x) * 8, model.part(y) * 8]
     module = convert(model, [data[0]], cached(tmp_path, data), min_ops=1)
@@ -282,3 +282,33 @@ def test_the_model_and_the_data_are_left_as_they_were(tmp_path):
     assert model.calls == []
     assert not any(m._forward_pre_hooks or m._forward_pre_hooks_with_kwargs for m in model.modules())
     assert ranges(tmp_path, "first")["args[0]"] == pytest.approx(2 * largest(data), rel=1e-6)
+
+
+class Running(Cut):
+    """What enters the second grows with a buffer that each forward writes in place."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("runs", torch.zeros(()))
+        self.scale = [torch.ones(1)]  # no buffer, but held too
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        self.runs.add_(1)
+        self.scale[0].mul_(1.01)
+        return self.second(self.between(self.first(x)) * self.runs * self.scale[0])
+
+
+@pytest.mark.parametrize("verify", [True, False])
+def test_buffers_written_in_place_are_put_back(tmp_path, verify):
+    model, data = Running().eval(), batches(6)
+    fresh = copy.deepcopy(model)
+    module = convert(model, [data[0]], cached(tmp_path, data), verify=verify)
+    assert (float(model.runs), float(model.scale[0])) == (0, 1)
+    assert float(module.runs) == 0
+    with torch.no_grad():  # within the pass the state goes on
+        entering = [fresh.between(fresh.first(x)) * (i + 1) * 1.01 ** (i + 1) for i, x in enumerate(data)]
+    assert ranges(tmp_path, "second")["args[0]"] == pytest.approx(largest(entering), rel=1e-4)
+    bad = [*data[:2], torch.full_like(data[0], torch.nan)]
+    with pytest.raises(torch2edge.CalibrationError):
+        convert(model, [data[0]], bad)
+    assert (float(model.runs), float(model.scale[0])) == (0, 1)

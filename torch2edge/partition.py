@@ -28,7 +28,7 @@ from .run import EdgeModule
 from .run.module import ReferenceWarning
 from .run.partition import PartitionedModule, PartitionReport, PartitionWarning
 from .structure import flatten_call, unflatten
-from .trace import trace, unchanged
+from .trace import Contents, trace, unchanged
 from .trace.calls import Seen, observe
 from .trace.checks import check_state
 from .trace.compiled import eager_only
@@ -114,7 +114,8 @@ def partition(
     module = PartitionedModule(model, engines, report)
     if verify:
         start = time.perf_counter()
-        _verify(model, args, kwargs, module, report, batches)
+        with Contents(model).put_back(), Contents(module).put_back():
+            _verify(model, args, kwargs, module, report, batches)
         report.timings["check"] = round(time.perf_counter() - start, 3)
     return module
 
@@ -166,8 +167,9 @@ def _decide(
     if isinstance(min_ops, bool) or not isinstance(min_ops, int) or min_ops < 1:
         raise ConfigError(f"min_ops is the number of ops of the smallest engine, from 1 on, but is {min_ops!r}")
     check_state(model)
-    seen = observe(model, args, kwargs)
-    fresh, note = _fresh(model, args, kwargs)
+    with Contents(model).put_back():
+        seen = observe(model, args, kwargs)
+        fresh, note = _fresh(model, args, kwargs)
 
     def attempt(path: str, module: nn.Module, call: Any) -> Any:
         graph: Graph = trace(

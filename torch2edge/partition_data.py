@@ -24,7 +24,7 @@ from .cut import NOT_TO_SKIP
 from .errors import CalibrationError, ConfigError, ConversionError, Torch2EdgeError
 from .graph import Graph, Value
 from .structure import call_names, flatten_call, unflatten
-from .trace import unchanged
+from .trace import Contents, unchanged
 from .trace.calls import signature
 from .trace.compiled import eager_only
 from .trace.state import held
@@ -139,8 +139,9 @@ class PartData(Derived):
     """What the whole model calls one of its submodules with, batch after batch; every call counts.
 
     The whole runs in PyTorch, to its end: the data may call the submodule more often than the example did. Between two batches
-    nothing is held but copies of one forward's calls. Calls that the part's engine would leave to PyTorch, for they have other shapes or
-    arguments, are passed over and counted.
+    nothing is held but copies of one forward's calls. What a forward writes to a buffer is there in the next one, as at run
+    time, but outside the forwards the model is the user's. Calls that the part's engine would leave to PyTorch, for they have
+    other shapes or arguments, are passed over and counted.
 
     Args:
         whole: the data, and the model.
@@ -164,9 +165,10 @@ class PartData(Derived):
         if self._whole.calibration.data is None:  # the caches of the parts are to have all
             return
         everything = held(self.origin)
+        contents = Contents(self.origin, everything)
         try:
             for number, tensors in self._whole.batches():
-                for call in self._calls(number, tensors, everything):
+                for call in self._calls(number, tensors, everything, contents):
                     self.taken += 1
                     yield call
         except Exception:
@@ -200,7 +202,9 @@ class PartData(Derived):
             "engine, and were passed over: such calls run in PyTorch"
         )
 
-    def _calls(self, number: int, tensors: Sequence[torch.Tensor], everything: list[tuple[str, Any]]) -> list[Arguments]:
+    def _calls(
+        self, number: int, tensors: Sequence[torch.Tensor], everything: list[tuple[str, Any]], contents: Contents
+    ) -> list[Arguments]:  # fmt: skip
         """The calls of one forward of the whole."""
         found: list[Arguments] = []
         thread = threading.get_ident()
@@ -216,7 +220,7 @@ class PartData(Derived):
         # copies: a forward may write to its inputs, which may be the user's own
         _, structure = flatten_call(self._whole.args, self._whole.kwargs)
         call = unflatten(structure, [t.clone() for t in tensors])
-        with unchanged(self.origin, everything), eager_only(), torch.no_grad():
+        with contents.put_back(), unchanged(self.origin, everything), eager_only(), torch.no_grad():
             handle = self._module.register_forward_pre_hook(look, prepend=True, with_kwargs=True)
             try:
                 self.origin(*call["args"], **call["kwargs"])
