@@ -248,7 +248,7 @@ def _calibrated(
         found = calibrate(
             graph, new, call.calibration, args=call.args, kwargs=call.kwargs, device=device, infinite=infinite,
             model_hash=weights_hash(_origin(call.model, call.calibration)) if cached else "", version=__version__,
-            graph_hash=graph_hash(name for name, value in floats.items() if value not in traced.inputs) if cached else "",
+            graph_hash=graph_hash(traced, [n for n, v in floats.items() if v not in traced.inputs]) if cached else "",
             parameters=list(inspect.signature(call.model.forward).parameters), keep=None if call.seen else call.seen,
             line=call.line, notes=call.notes,
         )  # fmt: skip

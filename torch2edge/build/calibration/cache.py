@@ -24,7 +24,7 @@ from torch import nn
 from ...errors import ConfigError
 from .settings import Calibration
 
-__all__ = ["Cache", "graph_hash", "read_tensorrt_cache", "weights_hash", "write_tensorrt_cache"]
+__all__ = ["Cache", "read_tensorrt_cache", "weights_hash", "write_tensorrt_cache"]
 
 FORMAT = 2  # 1 named values by what reads them, which the choice of precisions changes
 _KEYS = {"algorithm", "percentile", "model", "graph", "samples", "batches", "amax"}
@@ -163,8 +163,8 @@ class Cache:
             wrong.append(f"its model's weights have the hash {held['model'][:12]}, these {self.model[:12]}")
         if self.graph and held["graph"] and held["graph"] != self.graph:
             wrong.append(
-                f"its model ran other ops (hash {held['graph'][:12]}, these {self.graph[:12]}): the forward, its converters "
-                "or torch changed, and the names may tell other tensors"
+                f"its model ran other ops (hash {held['graph'][:12]}, these {self.graph[:12]}): the forward, its numbers, "
+                "its converters or torch changed, and the names may tell other tensors"
             )
         return wrong
 
@@ -221,11 +221,6 @@ def weights_hash(model: nn.Module) -> str:
         flat = tensor.detach().cpu().contiguous().reshape(-1)
         digest.update(flat.view(torch.uint8).numpy().data)
     return digest.hexdigest()
-
-
-def graph_hash(names: Iterable[str]) -> str:
-    """sha256, in hex, over the names of what the traced ops give (module path and op), in order."""
-    return hashlib.sha256("\n".join(names).encode()).hexdigest()
 
 
 def read_tensorrt_cache(path: str | os.PathLike[str]) -> dict[str, float]:
