@@ -211,6 +211,11 @@ def _of_data(data: WholeData | None, report: PartitionReport) -> list[list[torch
             f"PyTorch. Leave both out, or name modules in the engines.\n{report.plan}"
         )
     report.notes += [note for note in (part.note() for part in used) if note]
+    if data.calibration.data is None:
+        report.notes.append(
+            f"note: the INT8 ranges are those of the parts' caches beside {data.calibration.cache}; without calibration data "
+            "the whole is checked on random inputs, of which INT8 clips what lies beyond the ranges"
+        )
     return data.kept if any("int8" in engine.precision for engine in report.engines.values()) else []
 
 

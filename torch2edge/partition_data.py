@@ -157,13 +157,12 @@ class PartData(Derived):
 
     def __init__(self, whole: WholeData, path: str, module: nn.Module, wanted: str) -> None:
         self.origin = whole.model
+        self.is_there = whole.calibration.data is not None
         self.path, self.told, self.taken, self.passed_over = path, False, 0, 0
         self._whole, self._module, self._wanted = whole, module, wanted
 
     def __iter__(self) -> Iterator[Arguments]:
         self.taken = self.passed_over = 0
-        if self._whole.calibration.data is None:  # the caches of the parts are to have all
-            return
         everything = held(self.origin)
         contents = Contents(self.origin, everything)
         try:
@@ -178,9 +177,6 @@ class PartData(Derived):
     def nothing(self) -> str:
         """Why there was no call to observe."""
         self.told = True
-        if self._whole.calibration.data is None:
-            file = _cache_of(self._whole.calibration.cache, self.path)
-            return f"calibration: there is no data, and the cache {file} is not there or lacks ranges. Give the data too"
         tip = f"or leave it in floats: precisions={{{self.path!r}: 'fp32'}}"
         if self.passed_over:
             return (

@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from ._trt import capabilities, trt, why_no_dla
-from .build.calibration import Calibration, Derived, calibrate, graph_hash, weights_hash
+from .build.calibration import Calibration, Derived, calibrate, graph_hash, no_data, weights_hash
 from .check.verify import TRIALS, draw
 from .dla.rewrites import rewritten
 from .errors import ConfigError
@@ -253,7 +253,7 @@ def _calibrated(
             line=call.line, notes=call.notes,
         )  # fmt: skip
         call.ranges.update({value.index: found[name] for name, value in new.items()})
-        if call.calibration.data is None:
+        if no_data(call.calibration.data):
             call.seen_are, call.seen = "random batch in the ranges", call.seen or _in_ranges(traced, call)
             call.note(
                 f"note: the INT8 ranges are those of {call.calibration.cache}; without calibration data the check is on "

@@ -22,6 +22,7 @@ import torch
 from torch import nn
 
 from ...errors import ConfigError
+from .derived import Derived, no_data
 from .settings import Calibration
 
 __all__ = ["Cache", "read_tensorrt_cache", "weights_hash", "write_tensorrt_cache"]
@@ -62,10 +63,10 @@ class Cache:
         """
         held = self._held()
         if held is None:
-            if self.calibration.data is None:
+            if no_data(self.calibration.data):
                 raise ConfigError(
-                    f"there is no calibration cache {self.path}, and no data to calibrate from: look at the path, or give "
-                    "Calibration(data, cache=...), which writes the file"
+                    f"there is no calibration cache {self.path}{self._whose()}, and no data to calibrate from: look at the "
+                    "path, or give Calibration(data, cache=...), which writes the file"
                 )
             return None
         wanted, differences = list(names), self._differences(held)
@@ -171,7 +172,7 @@ class Cache:
     def _check_extensible(self, held: Mapping[str, Any], missing: list[str], wanted: int) -> None:
         """Refuse to add to a file, where that cannot be."""
         lacks = f"the calibration cache {self.path} lacks {len(missing)} of the {wanted} tensors that are to be INT8"
-        if self.calibration.data is None:
+        if no_data(self.calibration.data):
             raise ConfigError(
                 f"{lacks}: {_listed(missing)}; and there is no data to calibrate them from. With Calibration(data, cache=...) "
                 "they are calibrated and added to the file"
@@ -182,6 +183,11 @@ class Cache:
                 "hash of the weights or of the ops is missing, there or here). Delete it, or name another file, to calibrate "
                 "anew"
             )
+
+    def _whose(self) -> str:
+        """Which part's the file is, where it is one's."""
+        data = self.calibration.data
+        return f", which is that of the part {data.path}" if isinstance(data, Derived) else ""
 
     def _same_model(self, held: Mapping[str, Any]) -> bool:
         """Whether the hashes prove it."""
