@@ -190,6 +190,12 @@ def test_the_cache_takes_the_place_of_the_data(tmp_path):
     assert traced.calibrate(never(), "entropy", cache=path, force=True, more={"model_hash": weights_hash(model)}) == amax
 
 
+def test_a_cache_in_no_folder_is_refused_before_the_data(tmp_path):
+    traced = Traced(net(), [torch.randn(IMAGE)])
+    with pytest.raises(ConfigError, match=r"calib\.json cannot be written: there is no folder .*none\. Make it"):
+        traced.calibrate(never(), "minmax", cache=tmp_path / "none" / "calib.json")
+
+
 def hashes(model: nn.Module) -> dict[str, Any]:
     return {"model_hash": weights_hash(model), "graph_hash": "a" * 64}
 

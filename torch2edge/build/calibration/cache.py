@@ -59,7 +59,7 @@ class Cache:
 
         Raises:
             ConfigError: the file is no such cache, or of another model, graph or algorithm; or it lacks names and cannot be
-                extended; or there is no file and no data either.
+                extended; or there is no file, and no data either or no folder for one.
         """
         held = self._held()
         if held is None:
@@ -68,6 +68,7 @@ class Cache:
                     f"there is no calibration cache {self.path}{self._whose()}, and no data to calibrate from: look at the "
                     "path, or give Calibration(data, cache=...), which writes the file"
                 )
+            self._check_folder()
             return None
         wanted, differences = list(names), self._differences(held)
         amax: dict[str, float] = held["amax"]
@@ -182,6 +183,14 @@ class Cache:
                 f"{lacks}: {_listed(missing)}; and they are not added to it, for nothing says that it is of this model (a "
                 "hash of the weights or of the ops is missing, there or here). Delete it, or name another file, to calibrate "
                 "anew"
+            )
+
+    def _check_folder(self) -> None:
+        """Refuse now what ``write`` would only refuse after the pass over the data."""
+        if not self.path.parent.is_dir():
+            raise ConfigError(
+                f"the calibration cache {self.path} cannot be written: there is no folder {self.path.parent}. Make it, or name "
+                "another file"
             )
 
     def _whose(self) -> str:
