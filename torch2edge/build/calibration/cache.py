@@ -75,7 +75,7 @@ class Cache:
         missing = [n for n in wanted if n not in amax]
         if differences and (missing or not self.calibration.force):
             lacks = [f"it lacks {_listed(missing)}"] if missing else []
-            tip = "" if missing else ", or Calibration(..., force=True) takes it as it is"
+            tip = "" if missing else f", or {self._other_algorithm(held)}Calibration(..., force=True) takes it as it is"
             raise ConfigError(
                 f"the calibration cache {self.path} is not of this conversion: {'; '.join(differences + lacks)}. Delete it, "
                 f"or name another file, to calibrate anew{tip}"
@@ -170,6 +170,11 @@ class Cache:
             )
         return wrong
 
+    def _other_algorithm(self, held: Mapping[str, Any]) -> str:
+        """How to ask for what the file was made with, where that is another algorithm."""
+        name = held["algorithm"]
+        return "" if name == self.calibration.algorithm else f"ask for its algorithm={name!r} (--algorithm {name}), or "
+
     def _check_extensible(self, held: Mapping[str, Any], missing: list[str], wanted: int) -> None:
         """Refuse to add to a file, where that cannot be."""
         lacks = f"the calibration cache {self.path} lacks {len(missing)} of the {wanted} tensors that are to be INT8"
@@ -189,8 +194,8 @@ class Cache:
         """Refuse now what ``write`` would only refuse after the pass over the data."""
         if not self.path.parent.is_dir():
             raise ConfigError(
-                f"the calibration cache {self.path} cannot be written: there is no folder {self.path.parent}. Make it, or name "
-                "another file"
+                f"the calibration cache {self.path} cannot be written: there is no folder {self.path.parent}. Make it, or "
+                "name another file"
             )
 
     def _whose(self) -> str:
