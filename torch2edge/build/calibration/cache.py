@@ -75,7 +75,7 @@ class Cache:
         missing = [n for n in wanted if n not in amax]
         if differences and (missing or not self.calibration.force):
             lacks = [f"it lacks {_listed(missing)}"] if missing else []
-            tip = "" if missing else f", or {self._other_algorithm(held)}Calibration(..., force=True) takes it as it is"
+            tip = "" if missing else f", or {_other_algorithm(held, differences)}Calibration(..., force=True) takes it as it is"
             raise ConfigError(
                 f"the calibration cache {self.path} is not of this conversion: {'; '.join(differences + lacks)}. Delete it, "
                 f"or name another file, to calibrate anew{tip}"
@@ -170,11 +170,6 @@ class Cache:
             )
         return wrong
 
-    def _other_algorithm(self, held: Mapping[str, Any]) -> str:
-        """How to ask for what the file was made with, where that is another algorithm."""
-        name = held["algorithm"]
-        return "" if name == self.calibration.algorithm else f"ask for its algorithm={name!r} (--algorithm {name}), or "
-
     def _check_extensible(self, held: Mapping[str, Any], missing: list[str], wanted: int) -> None:
         """Refuse to add to a file, where that cannot be."""
         lacks = f"the calibration cache {self.path} lacks {len(missing)} of the {wanted} tensors that are to be INT8"
@@ -210,6 +205,14 @@ class Cache:
 
 def _is_amax(value: Any) -> bool:
     return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value) and value > 0
+
+
+def _other_algorithm(held: Mapping[str, Any], differences: list[str]) -> str:
+    """How to ask for what the file was made with, where only the algorithm is another."""
+    name, of_algorithm = held["algorithm"], [d.startswith(("its algorithm", "its percentile")) for d in differences]
+    if not all(of_algorithm) or not any(d.startswith("its algorithm") for d in differences):
+        return ""
+    return f"ask for its algorithm={name!r} (--algorithm {name}), or "
 
 
 def _listed(names: list[str]) -> str:
