@@ -75,7 +75,7 @@ class Cache:
         missing = [n for n in wanted if n not in amax]
         if differences and (missing or not self.calibration.force):
             lacks = [f"it lacks {_listed(missing)}"] if missing else []
-            tip = "" if missing else f", or {_other_algorithm(held, differences)}Calibration(..., force=True) takes it as it is"
+            tip = "" if missing else f", or {_by_name(held, differences)}Calibration(..., force=True) takes it as it is"
             raise ConfigError(
                 f"the calibration cache {self.path} is not of this conversion: {'; '.join(differences + lacks)}. Delete it, "
                 f"or name another file, to calibrate anew{tip}"
@@ -207,7 +207,7 @@ def _is_amax(value: Any) -> bool:
     return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value) and value > 0
 
 
-def _other_algorithm(held: Mapping[str, Any], differences: list[str]) -> str:
+def _by_name(held: Mapping[str, Any], differences: list[str]) -> str:
     """How to ask for what the file was made with, where only the algorithm is another."""
     name, of_algorithm = held["algorithm"], [d.startswith(("its algorithm", "its percentile")) for d in differences]
     if not all(of_algorithm) or not any(d.startswith("its algorithm") for d in differences):
