@@ -144,6 +144,14 @@ def test_convert_from_a_calibration_cache_alone(capsys):
     report = json.loads(capsys.readouterr().out)
     assert "int8" in report["precision"]
     assert [note for note in report["notes"] if "the INT8 ranges are those of ranges.json" in note]
+    told = refused(capsys, *convert("--precision", "conv=int8", "--calibration-cache", "ranges.json", model="fixed.py:made"))
+    assert "its algorithm is 'minmax', not 'entropy'" in told
+    assert "ask for its algorithm='minmax' (--algorithm minmax)" in told
+
+
+def test_an_algorithm_without_a_calibration_is_refused(capsys):
+    told = refused(capsys, *convert("--algorithm", "minmax"))
+    assert "--algorithm minmax: there is nothing to calibrate from; add --calibration, or --calibration-cache" in told
 
 
 @pytest.mark.parametrize("name", ["Small", "made"])

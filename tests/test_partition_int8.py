@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
+import re
 
 import pytest
 import torch
@@ -96,6 +97,43 @@ def test_every_call_counts_as_it_was_when_it_was_made(tmp_path):
     assert ranges(tmp_path, "second")["args[0]"] == pytest.approx(10 * entering, rel=1e-5)
     assert json.loads((tmp_path / "calib.second.json").read_text())["batches"] == 2 * len(data)
     assert error(module, model, batches(8)) < 0.1
+
+
+class Loop(nn.Module):
+    """The part is called once by small inputs, three times by large ones; first with half of the rows where ``halved``."""
+
+    def __init__(self, halved: bool = False) -> None:
+        super().__init__()
+        self.part = nn.Sequential(nn.Linear(16, 32), nn.ReLU(), nn.Linear(32, 16))
+        self.halved = halved
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        large = float(x.abs().max()) >= 5
+        if large and self.halved:
+            self.part(x[:2])
+        for _ in range(3 if large else 1):
+            x = self.part(x) * 8
+        return x
+
+
+@pytest.mark.filterwarnings("ignore:.*this call runs in PyTorch:torch2edge.PartitionWarning")
+@pytest.mark.parametrize("halved", [False, True])
+def test_calls_that_only_the_data_makes_count(tmp_path, halved):
+    model = Loop(halved).eval()
+    data = [torch.randn(4, 16).clamp(-3, 3) * (3 if i > 4 else 1) for i in range(10)]
+    for x in data[5:]:
+        x[0, 0] = 9  # large for certain
+    with torch.no_grad():
+        entering = list(data)
+        for x in data[5:]:
+            entering += [y := model.part(x) * 8, model.part(y) * 8]
+    # unchecked: the check is on the first batches, which are small in the range of the others
+    module = convert(model, [data[0]], cached(tmp_path, data), min_ops=1, verify=False)
+    assert module.report.plan.engines == ["part"]
+    assert ranges(tmp_path, "part")["args[0]"] == pytest.approx(largest(entering), rel=1e-5)
+    assert json.loads((tmp_path / "calib.part.json").read_text())["batches"] == 5 + 3 * 5
+    assert ("5 of 25 calls of part have other shapes" in str(module.report)) == halved
+    assert error(module, model, data[5:]) < 0.2
 
 
 def test_batches_are_put_together_as_for_a_single_engine(model, tmp_path):
@@ -212,8 +250,41 @@ def test_caches_alone(model, tmp_path):
     x = torch.randn(2, 3, 8, 8)
     assert torch.equal(first(x), again(x))
     (tmp_path / "calib.second.json").unlink()
-    with pytest.raises(torch2edge.Torch2EdgeError, match=r"no data.*calib\.second\.json|calib\.second\.json.*no data"):
+    told = r"no calibration cache .*calib\.second\.json, which is that of the part second, and no data .*which writes the file"
+    with pytest.raises(ConfigError, match=told):
         convert(model, [data[0]], cached(tmp_path, None), verify=False)
+
+
+class Bounded(Cut):
+    """What enters the second is small, whatever enters the model."""
+
+    def between(self, x: torch.Tensor) -> torch.Tensor:
+        return torch.special.bessel_j0(x) * 0.01
+
+
+def test_caches_alone_are_checked_in_their_ranges(tmp_path):
+    model, data = Bounded().eval(), batches()
+    for layer in (0, 2):
+        torch.nn.init.zeros_(model.second[layer].bias)  # next to which the small would be nothing
+    options = {"precisions": {"first": "fp32"}}
+    first = convert(model, [data[0]], cached(tmp_path, data), **options)
+    again = convert(model, [data[0]], cached(tmp_path, None), **options)
+    assert again.report.plan.engines == first.report.plan.engines == ["first", "second"]
+    assert again.report.engines["second"].check[0].trial.startswith("random batch in the ranges")
+    assert "the INT8 ranges are those of" in str(again.report.engines["second"])
+    assert [n for n in again.report.notes if "those of the parts' caches" in n]
+    x = torch.randn(2, 3, 8, 8)
+    assert torch.equal(first(x), again(x))
+
+
+def test_a_failed_check_on_random_inputs_says_that_it_was(tmp_path):
+    model, data, told = convs(3, 4).eval(), batches(), "note: the INT8 ranges are those of .*the check is on random inputs"
+    options = {"int8": True, "tolerance": 1e-6}
+    with pytest.raises(torch2edge.VerificationError) as caught:
+        torch2edge.convert(model, [data[0]], calibration=cached(tmp_path, data), **options)
+    assert not re.search(told, str(caught.value))
+    with pytest.raises(torch2edge.VerificationError, match=told):
+        torch2edge.convert(model, [data[0]], calibration=cached(tmp_path, None), **options)
 
 
 # ---- the model is left as it was --------------------------------------------------------------------------------------
@@ -240,11 +311,39 @@ class Stateful(Cut):
 def test_the_model_and_the_data_are_left_as_they_were(tmp_path):
     model, data = Stateful().eval(), batches()
     before, weights = [x.clone() for x in data], copy.deepcopy(model.state_dict())
-    Tail.runs = 0
     convert(model, [data[0].clone()], cached(tmp_path, data), verify=False)
-    assert Tail.runs < len(data)  # the forward is broken off behind the part, the example's runs are not
     assert all(torch.equal(a, b) for a, b in zip(data, before))
     assert all(torch.equal(a, b) for a, b in zip(model.state_dict().values(), weights.values()))
     assert model.calls == []
     assert not any(m._forward_pre_hooks or m._forward_pre_hooks_with_kwargs for m in model.modules())
     assert ranges(tmp_path, "first")["args[0]"] == pytest.approx(2 * largest(data), rel=1e-6)
+
+
+class Running(Cut):
+    """What enters the second grows with a buffer that each forward writes in place."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("runs", torch.zeros(()))
+        self.scale = [torch.ones(1)]  # no buffer, but held too
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        self.runs.add_(1)
+        self.scale[0].mul_(1.01)
+        return self.second(self.between(self.first(x)) * self.runs * self.scale[0])
+
+
+@pytest.mark.parametrize("verify", [True, False])
+def test_buffers_written_in_place_are_put_back(tmp_path, verify):
+    model, data = Running().eval(), batches(6)
+    fresh = copy.deepcopy(model)
+    module = convert(model, [data[0]], cached(tmp_path, data), verify=verify)
+    assert (float(model.runs), float(model.scale[0])) == (0, 1)
+    assert float(module.runs) == 0
+    with torch.no_grad():  # within the pass the state goes on
+        entering = [fresh.between(fresh.first(x)) * (i + 1) * 1.01 ** (i + 1) for i, x in enumerate(data)]
+    assert ranges(tmp_path, "second")["args[0]"] == pytest.approx(largest(entering), rel=1e-4)
+    bad = [*data[:2], torch.full_like(data[0], torch.nan)]
+    with pytest.raises(torch2edge.CalibrationError):
+        convert(model, [data[0]], bad)
+    assert (float(model.runs), float(model.scale[0])) == (0, 1)

@@ -28,7 +28,7 @@ from .run import EdgeModule
 from .run.module import ReferenceWarning
 from .run.partition import PartitionedModule, PartitionReport, PartitionWarning
 from .structure import flatten_call, unflatten
-from .trace import trace, unchanged
+from .trace import Contents, trace, unchanged
 from .trace.calls import Seen, observe
 from .trace.checks import check_state
 from .trace.compiled import eager_only
@@ -38,7 +38,7 @@ __all__ = ["MIN_OPS", "part_converter", "partition", "plan"]
 MIN_OPS = 3  # fewer are not worth the two boundaries of an engine
 _WHOLE = (TRIALS[0], TRIALS[-1])  # each engine has had all of them already
 
-ConvertOne = Callable[[str, nn.Module, Sequence[Any], Mapping[str, Any], int], EdgeModule]
+ConvertOne = Callable[[str, nn.Module, Sequence[Any], Mapping[str, Any]], EdgeModule]
 
 
 def plan(
@@ -87,7 +87,7 @@ def partition(
     """``convert(..., fallback="torch")``: engines for the largest submodules that convert.
 
     Args:
-        convert_one: converts the submodule of a path, called as given, so many times in a forward.
+        convert_one: converts the submodule of a path, called as given.
         data: what INT8 is calibrated from; the whole is checked on it too.
 
     Returns:
@@ -114,7 +114,8 @@ def partition(
     module = PartitionedModule(model, engines, report)
     if verify:
         start = time.perf_counter()
-        _verify(model, args, kwargs, module, report, batches)
+        with Contents(model).put_back(), Contents(module).put_back():
+            _verify(model, args, kwargs, module, report, batches)
         report.timings["check"] = round(time.perf_counter() - start, 3)
     return module
 
@@ -144,14 +145,14 @@ def part_converter(
         options["int8"] = options["int8"] and options["precisions"].get("", "int8") == "int8"
         return options
 
-    def convert_one(path: str, module: nn.Module, args: Sequence[Any], kwargs: Mapping[str, Any], calls: int) -> EdgeModule:
+    def convert_one(path: str, module: nn.Module, args: Sequence[Any], kwargs: Mapping[str, Any]) -> EdgeModule:
         options = options_of(path)
         if data is None:
             return convert(module, args, kwargs, **options)  # type: ignore[no-any-return]
         if not path:
             options["calibration"] = data.calibration
         elif options["int8"] or options["best"] or "int8" in options["precisions"].values():
-            options["calibration"] = data.of_part(path, module, args, kwargs, calls)
+            options["calibration"] = data.of_part(path, module, args, kwargs)
         else:
             options["calibrator"] = "pytorch"  # nothing in it is INT8
         with data.named(path):
@@ -166,8 +167,9 @@ def _decide(
     if isinstance(min_ops, bool) or not isinstance(min_ops, int) or min_ops < 1:
         raise ConfigError(f"min_ops is the number of ops of the smallest engine, from 1 on, but is {min_ops!r}")
     check_state(model)
-    seen = observe(model, args, kwargs)
-    fresh, note = _fresh(model, args, kwargs)
+    with Contents(model).put_back():
+        seen = observe(model, args, kwargs)
+        fresh, note = _fresh(model, args, kwargs)
 
     def attempt(path: str, module: nn.Module, call: Any) -> Any:
         graph: Graph = trace(
@@ -177,8 +179,7 @@ def _decide(
         check(graph.ops, converting)
         if path and len(graph.ops) < min_ops:
             raise TooSmall(f"it is {len(graph.ops)} op{'s' * (len(graph.ops) != 1)}, fewer than min_ops={min_ops}")
-        calls = max(len(run[path].calls) for run in (seen, fresh or seen))
-        return convert_one(path, module, list(call.args), call.kwargs, calls)
+        return convert_one(path, module, list(call.args), call.kwargs)
 
     cut, made = decide(seen, attempt, fresh)
     cut.notes += [note] if note else []
@@ -210,6 +211,11 @@ def _of_data(data: WholeData | None, report: PartitionReport) -> list[list[torch
             f"PyTorch. Leave both out, or name modules in the engines.\n{report.plan}"
         )
     report.notes += [note for note in (part.note() for part in used) if note]
+    if data.calibration.data is None:
+        report.notes.append(
+            f"note: the INT8 ranges are those of the parts' caches beside {data.calibration.cache}; without calibration data "
+            "the whole is checked on random inputs, of which INT8 clips what lies beyond the ranges"
+        )
     return data.kept if any("int8" in engine.precision for engine in report.engines.values()) else []
 
 

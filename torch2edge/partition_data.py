@@ -24,7 +24,7 @@ from .cut import NOT_TO_SKIP
 from .errors import CalibrationError, ConfigError, ConversionError, Torch2EdgeError
 from .graph import Graph, Value
 from .structure import call_names, flatten_call, unflatten
-from .trace import unchanged
+from .trace import Contents, unchanged
 from .trace.calls import signature
 from .trace.compiled import eager_only
 from .trace.state import held
@@ -57,9 +57,9 @@ class WholeData:
     _warned: set[str] = field(default_factory=set)
 
     def of_part(
-        self, path: str, module: nn.Module, args: Sequence[Any], kwargs: Mapping[str, Any], calls: int
+        self, path: str, module: nn.Module, args: Sequence[Any], kwargs: Mapping[str, Any]
     ) -> Calibration:  # fmt: skip
-        """The calibration of a submodule that is called as given, ``calls`` times in a forward; its cache is its own file.
+        """The calibration of a submodule that is called as given; its cache is its own file.
 
         Raises:
             ConfigError: the data can be gone through once only.
@@ -70,7 +70,7 @@ class WholeData:
                 f"calibration: the data is an iterator ({type(data).__name__}), which is empty the second time, but with "
                 "fallback='torch' every part goes through it. Give a list or a DataLoader, which begin anew"
             )
-        part = self.parts[path] = PartData(self, path, module, signature(args, kwargs), once=calls == 1)
+        part = self.parts[path] = PartData(self, path, module, signature(args, kwargs))
         return replace(self.calibration, data=part, cache=_cache_of(self.calibration.cache, path), batch_to_inputs=None)
 
     def batches(self) -> Iterator[tuple[int, list[torch.Tensor]]]:
@@ -138,16 +138,16 @@ def whole_data(
 class PartData(Derived):
     """What the whole model calls one of its submodules with, batch after batch; every call counts.
 
-    The whole runs in PyTorch, to its end only where the submodule is called more than once. Between two batches nothing is
-    held but the calls of one forward. Calls that the part's engine would leave to PyTorch, for they have other shapes or
-    arguments, are passed over and counted.
+    The whole runs in PyTorch, to its end: the data may call the submodule more often than the example did. Between two batches
+    nothing is held but copies of one forward's calls. What a forward writes to a buffer is there in the next one, as at run
+    time, but outside the forwards the model is the user's. Calls that the part's engine would leave to PyTorch, for they have
+    other shapes or arguments, are passed over and counted.
 
     Args:
         whole: the data, and the model.
         path: of the submodule.
         module: the submodule.
         wanted: ``trace.calls.signature`` of the calls that the engine is for.
-        once: whether one forward calls it once: the forward is broken off then.
 
     Attributes:
         told: whether an error came from here, and says already what it is about.
@@ -155,19 +155,19 @@ class PartData(Derived):
         passed_over: its calls that are not such as the engine is for.
     """
 
-    def __init__(self, whole: WholeData, path: str, module: nn.Module, wanted: str, *, once: bool) -> None:
+    def __init__(self, whole: WholeData, path: str, module: nn.Module, wanted: str) -> None:
         self.origin = whole.model
+        self.is_there = whole.calibration.data is not None
         self.path, self.told, self.taken, self.passed_over = path, False, 0, 0
-        self._whole, self._module, self._wanted, self._once = whole, module, wanted, once
+        self._whole, self._module, self._wanted = whole, module, wanted
 
     def __iter__(self) -> Iterator[Arguments]:
         self.taken = self.passed_over = 0
-        if self._whole.calibration.data is None:  # the caches of the parts are to have all
-            return
         everything = held(self.origin)
+        contents = Contents(self.origin, everything)
         try:
             for number, tensors in self._whole.batches():
-                for call in self._calls(number, tensors, everything):
+                for call in self._calls(number, tensors, everything, contents):
                     self.taken += 1
                     yield call
         except Exception:
@@ -177,9 +177,6 @@ class PartData(Derived):
     def nothing(self) -> str:
         """Why there was no call to observe."""
         self.told = True
-        if self._whole.calibration.data is None:
-            file = _cache_of(self._whole.calibration.cache, self.path)
-            return f"calibration: there is no data, and the cache {file} is not there or lacks ranges. Give the data too"
         tip = f"or leave it in floats: precisions={{{self.path!r}: 'fp32'}}"
         if self.passed_over:
             return (
@@ -201,51 +198,42 @@ class PartData(Derived):
             "engine, and were passed over: such calls run in PyTorch"
         )
 
-    def _calls(self, number: int, tensors: Sequence[torch.Tensor], everything: list[tuple[str, Any]]) -> list[Arguments]:
+    def _calls(
+        self, number: int, tensors: Sequence[torch.Tensor], everything: list[tuple[str, Any]], contents: Contents
+    ) -> list[Arguments]:  # fmt: skip
         """The calls of one forward of the whole."""
         found: list[Arguments] = []
-        broken_off, thread = False, threading.get_ident()
+        thread = threading.get_ident()
 
         def look(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-            nonlocal broken_off
             if threading.get_ident() != thread:
                 return
             if signature(args, kwargs) != self._wanted:
                 self.passed_over += 1
             else:
-                found.append(Arguments(args, kwargs) if self._once else _copied(args, kwargs))
-            if self._once:
-                broken_off = True
-                raise _BrokenOff
+                found.append(_copied(args, kwargs))
 
         # copies: a forward may write to its inputs, which may be the user's own
         _, structure = flatten_call(self._whole.args, self._whole.kwargs)
         call = unflatten(structure, [t.clone() for t in tensors])
-        with unchanged(self.origin, everything), eager_only(), torch.no_grad():
+        with contents.put_back(), unchanged(self.origin, everything), eager_only(), torch.no_grad():
             handle = self._module.register_forward_pre_hook(look, prepend=True, with_kwargs=True)
             try:
                 self.origin(*call["args"], **call["kwargs"])
-            except _BrokenOff:
-                pass
             except torch.cuda.OutOfMemoryError:
                 raise
             except Exception as error:
-                if not broken_off:  # else the forward makes an error of its own of ours
-                    reason = (str(error).splitlines() or ["no message"])[0]
-                    raise CalibrationError(
-                        f"calibration: the model does not run on batch {number}: {type(error).__name__}: {reason}"
-                    ) from error
+                reason = (str(error).splitlines() or ["no message"])[0]
+                raise CalibrationError(
+                    f"calibration: the model does not run on batch {number}: {type(error).__name__}: {reason}"
+                ) from error
             finally:
                 handle.remove()
         return found
 
 
-class _BrokenOff(BaseException):
-    """What was to be seen of a forward has been seen. No Exception: a model may catch those."""
-
-
 def _copied(args: Sequence[Any], kwargs: Mapping[str, Any]) -> Arguments:
-    """The rest of the forward may write to the tensors."""
+    """Copies: the rest of the forward may write to the tensors."""
     tensors, structure = flatten_call(args, kwargs)
     call = unflatten(structure, [t.clone() for t in tensors])
     return Arguments(call["args"], call["kwargs"])

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from .build.calibration import Calibration, Derived, calibrate, graph_hash, weights_hash
+from .build.calibration import Calibration, Derived, calibrate, graph_hash, no_data, weights_hash
 from .check.verify import TRIALS, draw
 from .dla.rewrites import rewritten
 from .errors import ConfigError
@@ -236,12 +236,12 @@ def _calibrated(
         found = calibrate(
             graph, new, call.calibration, args=call.args, kwargs=call.kwargs, device=device, infinite=infinite,
             model_hash=weights_hash(_origin(call.model, call.calibration)) if cached else "", version=__version__,
-            graph_hash=graph_hash(name for name, value in floats.items() if value not in traced.inputs) if cached else "",
+            graph_hash=graph_hash(traced, [n for n, v in floats.items() if v not in traced.inputs]) if cached else "",
             parameters=list(inspect.signature(call.model.forward).parameters), keep=None if call.seen else call.seen,
             line=call.line, notes=call.notes,
         )  # fmt: skip
         call.ranges.update({value.index: found[name] for name, value in new.items()})
-        if call.calibration.data is None:
+        if no_data(call.calibration.data):
             call.seen_are, call.seen = "random batch in the ranges", call.seen or _in_ranges(traced, call)
             call.note(
                 f"note: the INT8 ranges are those of {call.calibration.cache}; without calibration data the check is on "

@@ -163,8 +163,10 @@ def verify_module(
             )  # fmt: skip
     except (UnsupportedLayerError, ReferenceExecutionError) as error:
         where = f"which module drifts first cannot be told, for the reference executor failed: {error}"
+    ranges = "".join(f"\n{note}" for note in report.notes if note.startswith("note: the INT8 ranges are those of"))
     raise VerificationError(
         f"{len(bad)} of {len(report.check)} outputs are not the model's: {where}.\n{report.check_text()}\n"
-        "A model whose outputs hang on tiny differences may need tolerance=; verify=False takes the engine as it is.",
+        "A model whose outputs hang on tiny differences may need tolerance=; verify=False takes the engine as it is."
+        f"{ranges}",
         report,
     )

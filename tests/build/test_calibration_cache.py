@@ -59,6 +59,8 @@ def test_another_conversions_is_refused_and_taken_by_force(tmp_path, changed, to
         cache(path, data=data).read(AMAX)
     assert "Delete it" in str(caught.value)
     assert "force=True" in str(caught.value)
+    assert ("ask for its algorithm='minmax' (--algorithm minmax)" in str(caught.value)) == ("algorithm" in changed)
+    assert ("ask for its" in str(caught.value)) == ("algorithm" in changed)
     assert cache(path, force=True, data=data).read(AMAX) == AMAX
     for force in (False, True):  # what it lacks would be of another model, or found in another way
         with pytest.raises(ConfigError, match=f"{re.escape(told)}.*; it lacks new") as caught:

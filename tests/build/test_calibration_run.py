@@ -14,7 +14,7 @@ from support.calibrations import CPU, Net, Tokens, Traced, net
 from support.gpu import needs_gpu
 from torch import nn
 
-from torch2edge.build.calibration import Calibration, CalibrationWarning, calibrate, graph_hash, weights_hash
+from torch2edge.build.calibration import ALGORITHMS, Calibration, CalibrationWarning, calibrate, weights_hash
 from torch2edge.build.calibration.algorithms import amax_of
 from torch2edge.build.calibration.observers import Histogram
 from torch2edge.build.calibration.progress import Progress
@@ -183,15 +183,40 @@ def test_the_cache_takes_the_place_of_the_data(tmp_path):
     with pytest.raises(ConfigError, match="algorithm is 'entropy', not 'minmax'"):
         traced.calibrate(never(), "minmax", cache=path, more=more)
     with pytest.raises(ConfigError, match="ran other ops"):
-        traced.calibrate(never(), "entropy", cache=path, more={**more, "graph_hash": graph_hash(["first/relu"])})
+        traced.calibrate(never(), "entropy", cache=path, more={**more, "graph_hash": "b" * 64})
     model.first.weight.data *= 2
     with pytest.raises(ConfigError, match="weights have the hash"):
         traced.calibrate(never(), "entropy", cache=path, more={"model_hash": weights_hash(model)})
     assert traced.calibrate(never(), "entropy", cache=path, force=True, more={"model_hash": weights_hash(model)}) == amax
 
 
+class Parted(nn.Module):
+    """What is cut off behind the last channel has no elements."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return torch.cat((x[:, 1:] * 3, x[:, 3:] * 3), 1)
+
+
+@pytest.mark.parametrize("algorithm", ALGORITHMS)
+def test_a_tensor_without_elements_is_no_error(algorithm):
+    traced, data = Traced(Parted(), [torch.randn(IMAGE)]), batches()
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        amax = traced.calibrate(data, algorithm)
+    empty = {name for name, value in traced.points.items() if 0 in value.shape}
+    assert empty
+    assert {name: amax[name] for name in empty} == dict.fromkeys(empty, 1.0)
+    assert all(amax[name] > 3 for name in amax.keys() - empty)
+
+
+def test_a_cache_in_no_folder_is_refused_before_the_data(tmp_path):
+    traced = Traced(net(), [torch.randn(IMAGE)])
+    with pytest.raises(ConfigError, match=r"calib\.json cannot be written: there is no folder .*none\. Make it"):
+        traced.calibrate(never(), "minmax", cache=tmp_path / "none" / "calib.json")
+
+
 def hashes(model: nn.Module) -> dict[str, Any]:
-    return {"model_hash": weights_hash(model), "graph_hash": graph_hash(["op"])}
+    return {"model_hash": weights_hash(model), "graph_hash": "a" * 64}
 
 
 def never() -> Iterator[Any]:

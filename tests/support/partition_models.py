@@ -34,10 +34,7 @@ class Cut(nn.Module):
 
 
 class Tail(nn.Module):
-    runs = 0
-
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        Tail.runs += 1
         return x + 1 if x.sum() < 1e9 else x
 
 

@@ -68,7 +68,7 @@ def add_convert(commands: Any, common: argparse.ArgumentParser) -> None:
                      help="JSON file with the ranges: read if it exists, else written; one that has all needs no "
                           "--calibration")  # fmt: skip
     how.add_argument("--calibrator", choices=CALIBRATORS, default="pytorch", help="who finds the ranges (default pytorch)")
-    how.add_argument("--algorithm", choices=ALGORITHMS, default="entropy", help="of the calibration (default entropy)")
+    how.add_argument("--algorithm", choices=ALGORITHMS, help="of the calibration (default entropy)")
     how.add_argument("--precision", action="append", default=[], metavar="MODULE=PRECISION", type=_precision,
                      help="of a submodule, or of all that match a pattern such as 'backbone.*': "
                           f"{', '.join(PRECISIONS)}; repeatable")  # fmt: skip
@@ -133,8 +133,14 @@ def _precision(text: str) -> tuple[str, str]:
 
 def _calibration(arguments: argparse.Namespace) -> Calibration | None:
     if arguments.calibration is None and arguments.calibration_cache is None:
+        if arguments.algorithm is not None:
+            raise ConfigError(
+                f"--algorithm {arguments.algorithm}: there is nothing to calibrate from; add --calibration, or "
+                "--calibration-cache"
+            )
         return None
-    return Calibration(arguments.calibration, algorithm=arguments.algorithm, cache=arguments.calibration_cache)
+    algorithm = "entropy" if arguments.algorithm is None else arguments.algorithm
+    return Calibration(arguments.calibration, algorithm=algorithm, cache=arguments.calibration_cache)
 
 
 def _run(arguments: argparse.Namespace) -> int:
@@ -143,6 +149,7 @@ def _run(arguments: argparse.Namespace) -> int:
     for path in (arguments.output, arguments.json):
         check_writable(path)
     device_types, default = _placements(arguments)
+    calibration = _calibration(arguments)
     say = _Progress()
     with say:
         say("load the model")
@@ -153,7 +160,7 @@ def _run(arguments: argparse.Namespace) -> int:
         try:
             module = convert(
                 model, inputs, dynamic=axes, dims=dims, fp16=arguments.fp16, bf16=arguments.bf16, int8=arguments.int8,
-                calibration=_calibration(arguments), calibrator=arguments.calibrator,
+                calibration=calibration, calibrator=arguments.calibrator,
                 io_dtype=PRECISIONS.get(arguments.io_dtype), precisions=dict(arguments.precision), best=arguments.best,
                 sparse=arguments.sparse, tf32=arguments.tf32,
                 device_types=device_types, default_device_type=default, dla_core=arguments.dla_core,

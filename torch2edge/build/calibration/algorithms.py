@@ -14,12 +14,12 @@ import math
 
 import torch
 
-from .observers import Extremes, Histogram
+from .observers import EMPTY, Extremes, Histogram
 
 __all__ = ["amax_of", "entropy", "mse", "percentile"]
 
 LEVELS = 128  # of a magnitude in int8
-ALL_ZERO = 1.0  # any scale holds zeros; this one is neither a zero nor an infinity to anybody
+ALL_ZERO = 1.0  # any scale holds zeros, and nothing at all; this one is neither a zero nor an infinity to anybody
 # Five per bin. Of 640 elements the divergence kept 0.19 of the range once, and 60 % of the signal was lost.
 ENOUGH = 10240
 _COARSE = 8  # mse: the distance of the first candidates, in bins: 1/512 to 1/256 of the range
@@ -28,7 +28,7 @@ _COARSE = 8  # mse: the distance of the first candidates, in bins: 1/512 to 1/25
 def amax_of(observer: Extremes, algorithm: str, share: float) -> float:
     """The amax of an observed tensor.
 
-    A tensor that is zero everywhere has the amax 1, and one that is one number everywhere its magnitude.
+    A tensor that is zero everywhere, or has no elements, has the amax 1, and one that is one number everywhere its magnitude.
 
     Args:
         algorithm: one of ``settings.ALGORITHMS``.
@@ -36,7 +36,7 @@ def amax_of(observer: Extremes, algorithm: str, share: float) -> float:
     """
     below, above = observer.bounds.tolist()
     largest = max(below, above)
-    if largest == 0:
+    if largest in (0, EMPTY):
         return ALL_ZERO
     whole = algorithm == "minmax" or (algorithm == "percentile" and share == 100) or below == -above
     if whole or not isinstance(observer, Histogram):

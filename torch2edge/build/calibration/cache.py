@@ -22,9 +22,10 @@ import torch
 from torch import nn
 
 from ...errors import ConfigError
+from .derived import Derived, no_data
 from .settings import Calibration
 
-__all__ = ["Cache", "graph_hash", "read_tensorrt_cache", "weights_hash", "write_tensorrt_cache"]
+__all__ = ["Cache", "read_tensorrt_cache", "weights_hash", "write_tensorrt_cache"]
 
 FORMAT = 2  # 1 named values by what reads them, which the choice of precisions changes
 _KEYS = {"algorithm", "percentile", "model", "graph", "samples", "batches", "amax"}
@@ -58,22 +59,23 @@ class Cache:
 
         Raises:
             ConfigError: the file is no such cache, or of another model, graph or algorithm; or it lacks names and cannot be
-                extended; or there is no file and no data either.
+                extended; or there is no file, and no data either or no folder for one.
         """
         held = self._held()
         if held is None:
-            if self.calibration.data is None:
+            if no_data(self.calibration.data):
                 raise ConfigError(
-                    f"there is no calibration cache {self.path}, and no data to calibrate from: look at the path, or give "
-                    "Calibration(data, cache=...), which writes the file"
+                    f"there is no calibration cache {self.path}{self._whose()}, and no data to calibrate from: look at the "
+                    "path, or give Calibration(data, cache=...), which writes the file"
                 )
+            self._check_folder()
             return None
         wanted, differences = list(names), self._differences(held)
         amax: dict[str, float] = held["amax"]
         missing = [n for n in wanted if n not in amax]
         if differences and (missing or not self.calibration.force):
             lacks = [f"it lacks {_listed(missing)}"] if missing else []
-            tip = "" if missing else ", or Calibration(..., force=True) takes it as it is"
+            tip = "" if missing else f", or {_by_name(held, differences)}Calibration(..., force=True) takes it as it is"
             raise ConfigError(
                 f"the calibration cache {self.path} is not of this conversion: {'; '.join(differences + lacks)}. Delete it, "
                 f"or name another file, to calibrate anew{tip}"
@@ -163,15 +165,15 @@ class Cache:
             wrong.append(f"its model's weights have the hash {held['model'][:12]}, these {self.model[:12]}")
         if self.graph and held["graph"] and held["graph"] != self.graph:
             wrong.append(
-                f"its model ran other ops (hash {held['graph'][:12]}, these {self.graph[:12]}): the forward, its converters "
-                "or torch changed, and the names may tell other tensors"
+                f"its model ran other ops (hash {held['graph'][:12]}, these {self.graph[:12]}): the forward, its numbers, "
+                "its converters or torch changed, and the names may tell other tensors"
             )
         return wrong
 
     def _check_extensible(self, held: Mapping[str, Any], missing: list[str], wanted: int) -> None:
         """Refuse to add to a file, where that cannot be."""
         lacks = f"the calibration cache {self.path} lacks {len(missing)} of the {wanted} tensors that are to be INT8"
-        if self.calibration.data is None:
+        if no_data(self.calibration.data):
             raise ConfigError(
                 f"{lacks}: {_listed(missing)}; and there is no data to calibrate them from. With Calibration(data, cache=...) "
                 "they are calibrated and added to the file"
@@ -183,6 +185,19 @@ class Cache:
                 "anew"
             )
 
+    def _check_folder(self) -> None:
+        """Refuse now what ``write`` would only refuse after the pass over the data."""
+        if not self.path.parent.is_dir():
+            raise ConfigError(
+                f"the calibration cache {self.path} cannot be written: there is no folder {self.path.parent}. Make it, or "
+                "name another file"
+            )
+
+    def _whose(self) -> str:
+        """Which part's the file is, where it is one's."""
+        data = self.calibration.data
+        return f", which is that of the part {data.path}" if isinstance(data, Derived) else ""
+
     def _same_model(self, held: Mapping[str, Any]) -> bool:
         """Whether the hashes prove it."""
         return bool(self.model) and (self.model, self.graph) == (held["model"], held["graph"])
@@ -190,6 +205,14 @@ class Cache:
 
 def _is_amax(value: Any) -> bool:
     return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value) and value > 0
+
+
+def _by_name(held: Mapping[str, Any], differences: list[str]) -> str:
+    """How to ask for what the file was made with, where only the algorithm is another."""
+    name, of_algorithm = held["algorithm"], [d.startswith(("its algorithm", "its percentile")) for d in differences]
+    if not all(of_algorithm) or not any(d.startswith("its algorithm") for d in differences):
+        return ""
+    return f"ask for its algorithm={name!r} (--algorithm {name}), or "
 
 
 def _listed(names: list[str]) -> str:
@@ -221,11 +244,6 @@ def weights_hash(model: nn.Module) -> str:
         flat = tensor.detach().cpu().contiguous().reshape(-1)
         digest.update(flat.view(torch.uint8).numpy().data)
     return digest.hexdigest()
-
-
-def graph_hash(names: Iterable[str]) -> str:
-    """sha256, in hex, over the names of what the traced ops give (module path and op), in order."""
-    return hashlib.sha256("\n".join(names).encode()).hexdigest()
 
 
 def read_tensorrt_cache(path: str | os.PathLike[str]) -> dict[str, float]:

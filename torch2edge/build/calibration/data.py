@@ -12,7 +12,7 @@ import torch
 from torch.utils.data import Dataset, IterableDataset, default_collate
 
 from ...errors import CalibrationError, ConfigError
-from .derived import Derived
+from .derived import Derived, no_data
 from .distributed import Ranks
 from .images import ImageFolder
 from .settings import Calibration
@@ -81,10 +81,10 @@ def open_data(calibration: Calibration, inputs: Sequence[Any], examples: Sequenc
     Raises:
         ConfigError: no data, an image folder that cannot be, a Dataset without a length, data that cannot be iterated.
     """
+    if no_data(calibration.data):
+        raise ConfigError("calibration: there is no data, only a cache; give a DataLoader, a Dataset, batches or a folder")
     if isinstance(calibration.data, Derived):
         return Batches(iter(calibration.data), sys.maxsize, type(calibration.data).__name__, None, told=True)
-    if calibration.data is None:
-        raise ConfigError("calibration: there is no data, only a cache; give a DataLoader, a Dataset, batches or a folder")
     data, size = calibration.data, next((int(t.shape[0]) for t in examples if t.dim()), 1)
     limit = ranks.share_of(calibration.batches)
     if isinstance(data, (str, os.PathLike)):

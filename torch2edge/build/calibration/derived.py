@@ -8,7 +8,7 @@ from typing import Any
 
 from torch import nn
 
-__all__ = ["Arguments", "Derived"]
+__all__ = ["Arguments", "Derived", "no_data"]
 
 
 @dataclass(frozen=True)
@@ -28,10 +28,12 @@ class Derived:
     Attributes:
         origin: the model whose weights the data hangs on; a cache is of these.
         path: of the submodule of it that the data is for.
+        is_there: whether the user gave any; else there are only caches.
     """
 
     origin: nn.Module
     path: str
+    is_there: bool = True
 
     def __iter__(self) -> Iterator[Arguments]:
         raise NotImplementedError
@@ -39,3 +41,8 @@ class Derived:
     def nothing(self) -> str:
         """Why the last iteration gave no batch, and what to do."""
         raise NotImplementedError
+
+
+def no_data(data: Any) -> bool:
+    """Whether a Calibration with this ``data`` has only its cache."""
+    return data is None or (isinstance(data, Derived) and not data.is_there)

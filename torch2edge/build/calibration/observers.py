@@ -10,17 +10,21 @@ every k-th is, and counts for k. The extremes are always those of all elements.
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Sequence
 
 import torch
 
-__all__ = ["BINS", "COUNTED", "Extremes", "Histogram", "stride"]
+__all__ = ["BINS", "COUNTED", "EMPTY", "Extremes", "Histogram", "stride"]
 
 BINS = 4096
 """Bins of equal width over [0, 2**e), where 2**(e-1) <= largest magnitude < 2**e: between 2049 and 4096 are in use."""
 
 COUNTED = 1 << 18
 """Elements of a tensor, in one batch, up to which all are counted."""
+
+EMPTY = -sys.float_info.max
+"""The bounds of a tensor that was there, but without elements: above those of one that never was, below every other's."""
 
 _OCTAVES = 12  # BINS = 2**12: the octave [2**(e-12), 2**(e-11)) is one bin wide
 _MANTISSA = 11  # the leading bits of the mantissa that part the top octave into BINS / 2
@@ -33,7 +37,8 @@ class Extremes:
 
     Attributes:
         names: of the points that are this tensor.
-        bounds: float64 of shape (2,) on the tensor's device: -smallest and largest; -inf before the first tensor.
+        bounds: float64 of shape (2,) on the tensor's device: -smallest and largest; -inf before the first tensor, EMPTY
+            before the first element.
     """
 
     def __init__(self, names: Sequence[str], device: torch.device) -> None:
@@ -42,12 +47,14 @@ class Extremes:
 
     def observe(self, tensor: torch.Tensor) -> None:
         """Take in a floating point tensor of any shape; NaN stays visible in ``bounds``."""
-        if tensor.numel():
-            self._widen(tensor)
+        self._widen(tensor)
 
     def _widen(self, tensor: torch.Tensor) -> torch.Tensor:
-        low, high = torch.aminmax(tensor)
-        now = torch.stack((-low, high)).double()
+        if tensor.numel():
+            low, high = torch.aminmax(tensor)
+            now = torch.stack((-low, high)).double()
+        else:
+            now = torch.full_like(self.bounds, EMPTY)
         self.bounds = torch.maximum(self.bounds, now)
         return now
 
@@ -68,10 +75,8 @@ class Histogram(Extremes):
 
     def observe(self, tensor: torch.Tensor) -> None:
         """Take in a floating point tensor; one that is not finite is not counted, but stays visible in ``bounds``."""
-        if not tensor.numel():
-            return
         below, above = self._widen(tensor).tolist()
-        if not math.isfinite(below) or not math.isfinite(above):
+        if below == EMPTY or not math.isfinite(below) or not math.isfinite(above):
             return
         self.grow(math.frexp(max(below, above))[1])
         step = stride(tensor.numel())

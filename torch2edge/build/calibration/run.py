@@ -16,7 +16,7 @@ from ...graph import Graph, Op, Value
 from .algorithms import ALL_ZERO, amax_of
 from .cache import Cache
 from .data import Batches, open_data
-from .derived import Derived
+from .derived import Derived, no_data
 from .distributed import Ranks, reduce, this_rank
 from .intake import Intake
 from .observers import Extremes, Histogram
@@ -74,7 +74,7 @@ def calibrate(
     _check_known(known, cache.path, infinite)
     lacking = {name: value for name, value in points.items() if name not in known}
     if held is not None and not lacking:
-        if keep is not None and calibration.data is not None:
+        if keep is not None and not no_data(calibration.data):
             _look(graph, intake, calibration, ranks, keep)
         return known
     if held is not None and notes is not None:
