@@ -16,6 +16,7 @@ STAGES = ("trace", "lower", "build", "run", "check", "dla", "bench", "integratio
 FLOOR = (
     "options",
     "errors",
+    "files",
     "report",
     "_trt",
     "structure",

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -16,6 +15,7 @@ from .account import precision as precision_of
 from .dla import DlaPlan
 from .dla.formats import Format, parse_format
 from .errors import ConfigError
+from .files import write_whole
 from .inputs import device_of, positional, read_inputs
 from .lower import registry
 from .modules import by_path
@@ -139,17 +139,7 @@ def _check_folder(path: Path) -> None:
 
 
 def _write(path: Path, data: bytes) -> None:
-    """All of it or nothing."""
-    beside = ""
     try:
-        handle, beside = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
-        with os.fdopen(handle, "wb") as file:
-            file.write(data)
-        os.chmod(beside, 0o644)  # mkstemp's are for the owner alone
-        os.replace(beside, path)
-    except BaseException as error:
-        if beside:
-            os.unlink(beside)
-        if isinstance(error, OSError):
-            raise ConfigError(f"build_loadable: {path} cannot be written: {error.strerror or error}") from error
-        raise
+        write_whole(path, data)
+    except OSError as error:
+        raise ConfigError(f"build_loadable: {path} cannot be written: {error.strerror or error}") from error

@@ -10,6 +10,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from torch2edge.build.calibration import graph_hash
+from torch2edge.build.calibration.ops_hash import _summary
 from torch2edge.lower import registry
 from torch2edge.lower.quantize import every_float
 from torch2edge.trace import trace
@@ -39,7 +40,16 @@ def hashed(model: nn.Module | Callable[..., torch.Tensor], *inputs: torch.Tensor
     return graph_hash(graph, every_float(graph))
 
 
-TABLE = torch.randn(4, 8, 8)
+TABLE = torch.randn(4, 8, 8)  # of any values: two of them in another order have another summary
+
+
+def test_an_order_of_a_table_changes_it() -> None:
+    generator = torch.Generator().manual_seed(0)  # a last bit may round a share elsewhere, once in some ten thousand tables
+    for _ in range(200):
+        table = torch.randn(3, 5, generator=generator)
+        sums = {_summary(t) for t in (table, table.flip(0), table.flip(1), table * 1.01, -table, table.roll(1, 1))}
+        assert len(sums) == 6
+        assert _summary(torch.nextafter(table, torch.tensor(9.0)) * 0.37) == _summary(table * 0.37)
 
 
 @pytest.mark.parametrize(

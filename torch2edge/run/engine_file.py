@@ -15,6 +15,7 @@ import torch
 
 from .._trt import capabilities
 from ..errors import EngineFileError
+from ..files import write_whole
 
 __all__ = ["check_built_for_here", "describe", "pack", "read", "unpack", "write"]
 
@@ -60,14 +61,7 @@ def unpack(data: bytes, origin: str) -> tuple[dict[str, Any], bytes]:
 
 def write(path: str | os.PathLike[str], metadata: dict[str, Any], plan: bytes) -> None:
     """Save an engine file; an existing one is replaced only when the new one is whole."""
-    target = Path(path)
-    partial = target.with_name(target.name + ".partial")
-    try:
-        partial.write_bytes(pack(metadata, plan))
-        partial.replace(target)
-    except BaseException:
-        partial.unlink(missing_ok=True)
-        raise
+    write_whole(Path(path), pack(metadata, plan))
 
 
 def read(path: str | os.PathLike[str]) -> tuple[dict[str, Any], bytes]:

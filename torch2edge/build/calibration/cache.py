@@ -12,7 +12,6 @@ import math
 import os
 import re
 import struct
-import tempfile
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +21,7 @@ import torch
 from torch import nn
 
 from ...errors import ConfigError
+from ...files import write_whole
 from .derived import Derived, no_data
 from .settings import Calibration
 
@@ -110,7 +110,7 @@ class Cache:
             "graph": self.graph, "torch2edge": self.version,
             "amax": {name: None if value == math.inf else value for name, value in amax.items()},
         }  # fmt: skip
-        write_whole(self.path, json.dumps(content, indent=1, ensure_ascii=False) + "\n")
+        write_text(self.path, json.dumps(content, indent=1, ensure_ascii=False) + "\n")
 
     def _algorithm(self) -> dict[str, Any]:
         clips = self.calibration.algorithm == "percentile"
@@ -220,18 +220,14 @@ def _listed(names: list[str]) -> str:
     return ", ".join(names[:_SHOWN]) + more
 
 
-def write_whole(path: Path, text: str) -> None:
-    """All of it or nothing: into a file beside it, which then takes its name."""
+def write_text(path: Path, text: str) -> None:
+    """Write a cache, whole.
+
+    Raises:
+        ConfigError: it cannot be.
+    """
     try:
-        handle, beside = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
-        try:
-            with os.fdopen(handle, "w", encoding="utf-8") as file:
-                file.write(text)
-            os.chmod(beside, 0o644)  # mkstemp's are for the owner alone
-            os.replace(beside, path)
-        except BaseException:
-            os.unlink(beside)
-            raise
+        write_whole(path, text.encode())
     except OSError as error:
         raise ConfigError(f"the calibration cache {path} cannot be written: {error.strerror or error}") from error
 
@@ -296,4 +292,4 @@ def write_tensorrt_cache(
         if not math.isfinite(scale) or scale <= 0 or not name.strip() or name != name.strip() or "\n" in name:
             raise ConfigError(f"a TensorRT calibration cache cannot hold the amax {value!r} of {name!r}")
         lines.append(f"{name}: {struct.pack('!f', scale).hex()}")
-    write_whole(Path(path), "\n".join(lines) + "\n")
+    write_text(Path(path), "\n".join(lines) + "\n")

@@ -12,7 +12,7 @@ import torch
 from ..._trt import capabilities, from_trt_dtype, trt
 from ...errors import ConfigError
 from ...graph import Graph
-from .cache import read_tensorrt_cache, write_whole
+from .cache import read_tensorrt_cache, write_text
 from .data import open_data
 from .distributed import this_rank
 from .intake import Intake
@@ -166,6 +166,6 @@ def _class(base: Any) -> Any:
 
         def write_calibration_cache(self, cache: Any) -> None:
             if self.cache is not None and self.feed.error is None:
-                write_whole(self.cache, bytes(cache).decode())
+                write_text(self.cache, bytes(cache).decode())
 
     return Calibrator
