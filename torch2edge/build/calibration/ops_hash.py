@@ -105,7 +105,7 @@ def _digest(tensor: torch.Tensor) -> str:
 
 
 def _summary(tensor: torch.Tensor) -> str:
-    """Where it is finite, the largest magnitude to four digits, and what it has in common with some waves, which tells the order.
+    """Where it is finite, the largest magnitude to four digits, and its shares of some waves, which tell the order.
 
     Each is of the size of 1 whatever the number of elements, and a last bit moves none of them by a hundredth.
     """
