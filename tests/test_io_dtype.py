@@ -104,3 +104,12 @@ def test_a_range_that_the_borders_have_not() -> None:
 def test_flags_are_true_or_false(wrong: object) -> None:
     with pytest.raises(ConfigError, match=r"fp16 is .*; it must be True or False"):
         torch2edge.convert(nn.Linear(4, 4).eval(), [torch.randn(2, 4)], fp16=wrong)
+
+
+def test_a_range_below_that_of_half() -> None:
+    class Small(nn.Module):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return x * 1e-9
+
+    with pytest.raises(ConfigError, match=r"io_dtype=torch.float16: output.* reaches .* only for the example"):
+        torch2edge.convert(Small().eval(), [torch.randn(4, 3)], io_dtype=torch.float16)

@@ -80,3 +80,27 @@ def test_patterns_of_a_model_with_dropout_convert() -> None:
     assert {row.path: row.precision for row in report.modules if row.path.startswith("layer2.0.")} == {
         "layer2.0.conv1": "fp32", "layer2.0.conv2": "fp16",
     }  # fmt: skip
+
+
+def test_a_pattern_may_reach_one_part_and_not_another() -> None:
+    """With fallback="torch" the parts are converted one by one; whether a pattern reaches anything is asked of the whole."""
+
+    class Parts(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.a = nn.Sequential(nn.Conv2d(4, 4, 1), nn.ReLU(), nn.Dropout(), nn.Conv2d(4, 4, 1), nn.ReLU())
+            self.b = nn.Sequential(nn.Conv2d(4, 4, 1), nn.ReLU(), nn.Conv2d(4, 4, 1), nn.ReLU())
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            y = self.a(x)
+            if y.mean().item() > 1e9:
+                y = y * 2
+            return self.b(y)
+
+    for pattern in ("*.2", "*.[02]"):
+        module = torch2edge.convert(
+            Parts().eval(), [torch.randn(1, 4, 8, 8)], fallback="torch", fp16=True, precisions={pattern: "fp32"}
+        )
+        rows = {row.path: row.precision for row in module.report.engines["b"].modules}
+        assert rows["2"] == "fp32"
+        assert (rows["0"] == "fp32") == (pattern == "*.[02]")

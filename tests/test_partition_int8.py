@@ -347,3 +347,26 @@ def test_buffers_written_in_place_are_put_back(tmp_path, verify):
     with pytest.raises(torch2edge.CalibrationError):
         convert(model, [data[0]], bad)
     assert (float(model.runs), float(model.scale[0])) == (0, 1)
+
+
+@pytest.mark.filterwarnings("ignore::torch2edge.CalibrationWarning", "ignore::torch2edge.ReferenceWarning")
+def test_buffers_that_are_assigned_are_named() -> None:
+    """Each batch begins with what they were: what builds up over calls is in no range."""
+
+    class Mean(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.a = nn.Sequential(nn.Linear(8, 8), nn.ReLU(), nn.Linear(8, 8), nn.ReLU())
+            self.b = nn.Sequential(nn.Linear(8, 8), nn.ReLU(), nn.Linear(8, 8), nn.ReLU())
+            self.register_buffer("h", torch.zeros(4, 8))
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            y = self.a(x)
+            self.h = self.h * 0.9 + y
+            return self.b(self.h * (2 if y.mean().item() > 1e9 else 1))
+
+    data = torch2edge.Calibration([torch.randn(4, 8) for _ in range(20)], progress=False)
+    model = Mean().eval()
+    module = torch2edge.convert(model, [torch.randn(4, 8)], int8=True, calibration=data, fallback="torch", verify=False)
+    assert any("the forward assigns to h" in note for note in module.report.notes)
+    assert bool((model.h == 0).all())

@@ -266,3 +266,17 @@ def test_where_tensorrt_chooses_it_is_named(scale: float) -> None:
     assert "precisions={'0': 'fp32', '2': 'fp32'}" in note
     plain = nn.Linear(8, 3).eval()
     assert _at_risk(trace(plain, [x], is_leaf=registry().is_leaf), Options(fp16=True), Call(plain, [x], {})) == []
+
+
+def test_no_false_notes() -> None:
+    """A Dropout that a pattern matches is not half, nor are integers."""
+    model = nn.Sequential(nn.Linear(8, 8), nn.ReLU(), nn.Dropout()).eval()
+    report = torch2edge.convert(model, [torch.randn(4, 8)], fp16=True, precisions={"[012]": "fp32"}).report
+    assert not any("no effect" in note for note in report.notes)
+
+
+@pytest.mark.filterwarnings("ignore:Initializing zero-element tensors", "ignore::torch2edge.CalibrationWarning")
+def test_weights_without_elements_have_no_codes() -> None:
+    model = nn.Sequential(nn.Linear(8, 0), nn.Linear(0, 8), nn.ReLU(), nn.Linear(8, 4)).eval()
+    data = torch2edge.Calibration([torch.randn(2, 8) for _ in range(20)], progress=False)
+    assert all(row.passed for row in torch2edge.convert(model, [torch.randn(2, 8)], int8=True, calibration=data).report.check)

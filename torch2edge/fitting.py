@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -63,14 +63,19 @@ def check_io_range(graph: Graph, dtype: torch.dtype, largest: Mapping[int, float
     Raises:
         ConfigError: with the name.
     """
-    limit = torch.finfo(dtype).max
+    limit, tiny = torch.finfo(dtype).max, torch.finfo(dtype).tiny
     named = [*zip(graph.input_names, graph.inputs), *zip(graph.output_names, graph.outputs)]
     for name, value in named:
         reached = largest.get(getattr(value, "index", -1), 0.0)
         if value.dtype.is_floating_point and reached > limit:
             raise ConfigError(
                 f"io_dtype={dtype}: {name} reaches {reached:g} for the example, and {dtype} ends at {limit:g}. Leave io_dtype "
-                "out, or scale in the model"
+                "out, or scale in the model (of a mask, take minus infinity)"
+            )
+        if value.dtype.is_floating_point and 0 < reached < tiny:
+            raise ConfigError(
+                f"io_dtype={dtype}: {name} reaches {reached:g} only for the example, and {dtype} loses digits below {tiny:g}. "
+                "Leave io_dtype out, or scale in the model"
             )
 
 
@@ -90,12 +95,17 @@ def without_effect(graph: Graph, options: Options, quantized: Sequence[str]) -> 
     low = [name for name in ("fp16", "bf16") if getattr(options, name)]
     if low and not floats:
         notes.append(f"note: {low[0]}=True has no effect: nothing of the model is float32")
-    idle = [path for path in options.precisions if not any(nearest({path: True}, module) for module in floats)]
+    ran = {op.module for op in graph.ops}
+
+    def within(path: str, modules: Iterable[str]) -> bool:
+        return any(nearest({path: True}, module) for module in modules)
+
+    idle = [path for path in options.precisions if within(path, ran) and not within(path, floats)]
     if idle:
-        notes.append(
-            f"note: precisions has no effect on {listed(idle)}: nothing there is float32. A half model has to be converted as "
-            "model.float()"
-        )
+        dtypes = {v.dtype for op in graph.ops for v in _values(op) if v is not None}
+        half = torch.float16 in dtypes or torch.bfloat16 in dtypes
+        tip = ". A half model has to be converted as model.float()" if half else ""
+        notes.append(f"note: precisions has no effect on {listed(idle)}: nothing there is float32{tip}")
     return notes
 
 

@@ -22,15 +22,16 @@ class ByPath(dict[str, T]):
 
     Attributes:
         patterns: of the paths that a pattern stands for, path -> the pattern.
+        whole: it is of a whole model, not of what a part of one holds of its entries.
     """
 
-    def __init__(self, values: Mapping[str, T], patterns: Mapping[str, str]) -> None:
+    def __init__(self, values: Mapping[str, T], patterns: Mapping[str, str], whole: bool = True) -> None:
         super().__init__(values)
-        self.patterns = dict(patterns)
+        self.patterns, self.whole = dict(patterns), whole
 
     def map(self, function: Callable[[str, T], U]) -> ByPath[U]:
         """The same with ``function(path, value)`` for each value."""
-        return ByPath({path: function(path, value) for path, value in self.items()}, self.patterns)
+        return ByPath({path: function(path, value) for path, value in self.items()}, self.patterns, self.whole)
 
 
 def by_path(
@@ -44,7 +45,8 @@ def by_path(
         example: how to write it.
         known: the paths there are; by default those of the model's submodules.
         patterns: keys with ``*``, ``?`` or ``[`` stand for the paths that they match (``fnmatch``); what lies inside of a
-            match goes with it. Modules and paths come before patterns, and a later pattern before an earlier one.
+            match goes with it. Of the entries of one path a module or path comes before a pattern, and a later pattern before
+            an earlier one; between paths the innermost wins (``nearest``).
 
     Raises:
         ConfigError: it is no mapping, or names what is no submodule; with the nearest names.
@@ -53,6 +55,8 @@ def by_path(
         raise ConfigError(f"{option} is a {type(given).__name__}; write {example}")
     paths = {id(m): path for path, m in model.named_modules(remove_duplicate=False)}
     names = list(dict.fromkeys(paths.values()) if known is None else known)
+    if isinstance(given, ByPath):
+        return given
     named: dict[str, Any] = {}
     matched: dict[str, Any] = {}
     origin: dict[str, str] = {}
@@ -112,11 +116,11 @@ def inside(values: Mapping[str, T], path: str) -> ByPath[T]:
 
     around = nearest(values, path)
     whole = {} if around is None else {"": around}
-    return ByPath({**within(values), **whole}, within(getattr(values, "patterns", {})))
+    return ByPath({**within(values), **whole}, within(getattr(values, "patterns", {})), whole=False)
 
 
 def check_reached(given: Mapping[str, Any], reached: Iterable[str], option: str) -> None:
-    """Refuse entries for modules in which nothing ran, and patterns of which no module ran.
+    """Refuse entries for modules in which nothing ran, and of a whole model patterns of which no module ran.
 
     Args:
         given: a ``ByPath``, or plain paths.
@@ -134,7 +138,8 @@ def check_reached(given: Mapping[str, Any], reached: Iterable[str], option: str)
     live = {key for path, key in patterns.items() if path in inside}
     for path in given:
         key = patterns.get(path, path)
-        if path not in inside and key not in live:
+        elsewhere = path in patterns and not getattr(given, "whole", True)
+        if path not in inside and key not in live and not elsewhere:
             raise ConfigError(
                 f"{option}: nothing ran in {key!r} when the model was traced, so its entry has no effect. Take it out, or "
                 "name a module that the forward calls"

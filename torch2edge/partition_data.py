@@ -153,12 +153,15 @@ class PartData(Derived):
         told: whether an error came from here, and says already what it is about.
         taken: calls of the last iteration.
         passed_over: its calls that are not such as the engine is for.
+        assigned: buffers to which a forward assigns. Each batch begins with what they were, unlike those that are written in
+            place, whose contents go on.
     """
 
     def __init__(self, whole: WholeData, path: str, module: nn.Module, wanted: str) -> None:
         self.origin = whole.model
         self.is_there = whole.calibration.data is not None
         self.path, self.told, self.taken, self.passed_over = path, False, 0, 0
+        self.assigned: list[str] = []
         self._whole, self._module, self._wanted = whole, module, wanted
 
     def __iter__(self) -> Iterator[Arguments]:
@@ -189,7 +192,12 @@ class PartData(Derived):
         )
 
     def note(self) -> str:
-        """For the report; "" where every call was observed."""
+        """For the report; "" where every call was observed as it will be."""
+        if self.assigned:
+            return (
+                f"note: calibration: the forward assigns to {', '.join(self.assigned)}, and each batch began with what it "
+                f"was: the ranges of {self.path} know nothing of what builds up over calls"
+            )
         if not self.passed_over:
             return ""
         count = self.passed_over + self.taken
@@ -218,8 +226,10 @@ class PartData(Derived):
         call = unflatten(structure, [t.clone() for t in tensors])
         with contents.put_back(), unchanged(self.origin, everything), eager_only(), torch.no_grad():
             handle = self._module.register_forward_pre_hook(look, prepend=True, with_kwargs=True)
+            before = dict(self.origin.named_buffers())
             try:
                 self.origin(*call["args"], **call["kwargs"])
+                self.assigned = [name for name, t in self.origin.named_buffers() if t is not before.get(name)]
             except torch.cuda.OutOfMemoryError:
                 raise
             except Exception as error:

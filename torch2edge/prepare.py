@@ -146,7 +146,9 @@ def _in_precisions(graph: Graph, options: Options, converting: Registry, call: C
     if not options.strong:
         ours = call.calibration is not None and options.calibrator == "pytorch"
         ranges = _ranges(graph, options, call) if ours else {}
-        idle = without_effect(graph, options, [path for path in {op.module for op in graph.ops} if ranges])
+        points = points_of(graph, lambda path: options.precision_of(path) == "int8")
+        quantized = [op.module for op in graph.ops if is_quantizer(op.target)]
+        idle = without_effect(graph, options, [*quantized, *(graph.ops[i].module for i in points.places)])
         return Prepared(graph, notes=[*call.notes, *idle, *_at_risk(graph, options, call)], ranges=ranges)
     return typed(graph, options, converting, call)
 

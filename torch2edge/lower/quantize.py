@@ -105,7 +105,8 @@ def points_of(graph: Graph, in_int8: Callable[[str], bool], names: Mapping[int, 
         if op.target in _COMPUTES:
             given = bind(op)
             data, weight, axis = _COMPUTES[op.target]
-            constant = isinstance(given[weight], Constant) and given[weight].dtype == torch.float32
+            held = given[weight]
+            constant = isinstance(held, Constant) and held.dtype == torch.float32 and held.tensor.numel() > 0
             # of a transposed convolution in groups no axis of the weights is that of the output channels
             if constant and not (given.get("transposed") and given["groups"] > 1):
                 add(position, op, data, given[data])
