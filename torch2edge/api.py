@@ -31,13 +31,13 @@ from .partition import MIN_OPS, part_converter, partition, plan
 from .partition_data import whole_data
 from .placement import prepare_dla, truth
 from .prepare import Call, calibration_of
-from .roads import Kept, configure, network, opened
+from .roads import Kept, configure, graph_of, network, opened
 from .run import EdgeModule, PartitionedModule, read
 from .run.engine_file import FORMAT, check_built_for_here
 from .search import goal_of, search
 from .shapes import Dynamic
 from .sparsity import sparsity_note
-from .trace import torch_versions, trace
+from .trace import torch_versions
 from .verification import by_reference, verify_module, verify_size_one
 
 __all__ = ["convert", "load", "plan"]
@@ -220,10 +220,7 @@ def convert(
     _refuse_dynamic(options, declared, file)
     converting = registry().extended(converters)
     with clock("trace"):
-        traced = None if file else trace(
-            model, args, kwargs, is_leaf=converting.is_leaf, module_classes=converting.module_classes(),
-            functions=converting.functions(), dynamic=declared,
-        )  # fmt: skip
+        traced = None if file else graph_of(model, args, kwargs, converting, declared)
     if traced is not None:
         traced.input_names = given_names
     if declared and traced is not None:

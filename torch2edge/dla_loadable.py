@@ -16,15 +16,15 @@ from .dla import DlaPlan
 from .dla.formats import Format, parse_format
 from .errors import ConfigError
 from .files import write_whole
+from .fitting import check_fixed
 from .inputs import device_of, positional, read_inputs
 from .lower import registry
 from .modules import by_path
 from .options import Options
 from .placement import prepare_dla
 from .prepare import Call, calibration_of
-from .roads import Road, configure, network, opened
+from .roads import Road, configure, graph_of, network, opened
 from .structure import flatten_call
-from .trace import trace
 
 __all__ = ["build_loadable"]
 
@@ -89,10 +89,7 @@ def build_loadable(
         io_dtype=torch.float16 if capabilities().strongly_typed else None,
     )  # fmt: skip
     args, kwargs, _, varying = read_inputs(positional(inputs), kwargs or {}, device_of(model))
-    if varying:
-        raise ConfigError(
-            f"the DLA takes no dynamic shapes, but {', '.join(map(str, varying.dims.values()))}; give fixed ones"
-        )
+    check_fixed(varying)
     shapes = [tuple(t.shape) for t in flatten_call(args, kwargs)[0]]
     taken = _format(input_format, "input_format", options, shapes)
     given = _format(output_format, "output_format", options, output=True)
@@ -109,10 +106,7 @@ def build_loadable(
 def _filled(call: Call, options: Options, converters: Mapping[Any, Callable[..., Any]] | None) -> Road:
     """The network, and the builder told its devices and precisions."""
     converting = registry().extended(converters)
-    graph = trace(
-        call.model, list(call.args), dict(call.kwargs), is_leaf=converting.is_leaf,
-        module_classes=converting.module_classes(), functions=converting.functions(),
-    )  # fmt: skip
+    graph = graph_of(call.model, list(call.args), dict(call.kwargs), converting)
     road = network(call, None, graph, options, converting, {})
     configure(road, precision_of(road.network_graph, options))
     return road

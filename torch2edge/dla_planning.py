@@ -19,6 +19,7 @@ from .dla import DlaPlan, Setting, plan_network
 from .dla.layer import Layer
 from .dla.planner import ASKED
 from .errors import ConfigError, ConversionError, InputError
+from .fitting import check_fixed
 from .inputs import device_of, positional, read_inputs
 from .lower import registry
 from .lower.onnx_names import scoped_path
@@ -26,9 +27,8 @@ from .lower.quantize import has_quantizers
 from .modules import by_path, check_reached, nearest
 from .options import Options
 from .prepare import Call, for_dla
-from .roads import network, opened
+from .roads import graph_of, network, opened
 from .shapes import Input
-from .trace import trace
 
 __all__ = ["plan_dla"]
 
@@ -183,11 +183,8 @@ def _plan_module(
         options = replace(options, io_dtype=torch.float16)
     converting = registry().extended(converters)
     args, kwargs, names, varying = read_inputs(positional(inputs), kwargs, device_of(module))
-    _check_fixed(varying)
-    graph = trace(
-        module, args, kwargs, is_leaf=converting.is_leaf, module_classes=converting.module_classes(),
-        functions=converting.functions(),
-    )  # fmt: skip
+    check_fixed(varying)
+    graph = graph_of(module, args, kwargs, converting)
     graph.input_names = names
     _check_int8(at, has_quantizers(graph))
     if at.strongly_typed and not options.strong:
@@ -265,15 +262,8 @@ def _shapes(inputs: Any) -> list[tuple[int, ...]]:
                 f"inputs[{number}] is a {type(one).__name__}; those of an .onnx file are tensors or torch2edge.Input, in order"
             )
     args, _, _, varying = read_inputs(given, {}, torch.device("cpu"))
-    _check_fixed(varying)
+    check_fixed(varying)
     return [tuple(tensor.shape) for tensor in args]
-
-
-def _check_fixed(varying: Any) -> None:
-    if varying:
-        raise ConfigError(
-            f"the DLA takes no dynamic shapes, but {', '.join(map(str, varying.dims.values()))}; give fixed ones"
-        )
 
 
 def _parsed(path: Path, shapes: Sequence[tuple[int, ...]]) -> tuple[BuildSession, Any]:

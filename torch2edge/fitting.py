@@ -7,13 +7,14 @@ from typing import Any
 
 import torch
 
-from ._trt import capabilities, trt, why_no_dla
+from ._trt import capabilities, why_no_dla
 from .errors import ConfigError
 from .graph import Graph, Op, is_quantizer
 from .modules import nearest
 from .options import Options
+from .shapes import Dynamic
 
-__all__ = ["check_dla", "check_io_range", "listed", "on_dla", "without_effect"]
+__all__ = ["check_dla", "check_fixed", "check_io_range", "listed", "without_effect"]
 
 SHOWN = 5  # modules that a message names
 
@@ -24,9 +25,15 @@ def listed(paths: Sequence[str], most: int = SHOWN) -> str:
     return ", ".join(paths[:most]) + (f" and {len(paths) - most} more" if len(paths) > most else "")
 
 
-def on_dla(options: Options, path: str) -> bool:
-    """Whether a module is to run on the DLA."""
-    return bool((options.device_of(path) or options.default_device_type) == trt.DeviceType.DLA)
+def check_fixed(declared: Dynamic) -> None:
+    """Refuse sizes that vary, which no DLA takes.
+
+    Raises:
+        ConfigError: with the sizes.
+    """
+    if declared:
+        names = ", ".join(map(str, declared.dims.values()))
+        raise ConfigError(f"the DLA takes no dynamic shapes, but {names}; give fixed ones")
 
 
 def check_dla(graph: Graph, options: Options) -> None:
@@ -35,7 +42,7 @@ def check_dla(graph: Graph, options: Options) -> None:
     Raises:
         ConfigError: with the modules.
     """
-    ops = [op for op in graph.ops if on_dla(options, op.module)]
+    ops = [op for op in graph.ops if options.on_dla(op.module)]
     wide = [op.module for op in ops if _wide(op, options.precision_of(op.module))]
     if wide:
         raise ConfigError(

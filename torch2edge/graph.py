@@ -129,6 +129,11 @@ class Graph:
     symbols: dict[str, str] = field(default_factory=dict)  # name of PyTorch's symbol -> name of the Dim
     constraints: list[Constraint] = field(default_factory=list)
 
+    def next_index(self) -> int:
+        """An index that no value has, nor has any larger one."""
+        values = [*self.inputs, *(v for op in self.ops for v in op.outputs if v is not None)]
+        return max((v.index for v in values), default=0) + 1
+
     def profiles(self) -> list[list[tuple[tuple[int, ...], ...]]]:
         """Per optimization profile and input: its (min, opt, max) shapes. Empty where all shapes are fixed."""
         if not self.dims:

@@ -51,12 +51,12 @@ def by_path(
     Raises:
         ConfigError: it is no mapping, or names what is no submodule; with the nearest names.
     """
+    if isinstance(given, ByPath):
+        return given
     if given is not None and not isinstance(given, Mapping):
         raise ConfigError(f"{option} is a {type(given).__name__}; write {example}")
     paths = {id(m): path for path, m in model.named_modules(remove_duplicate=False)}
     names = list(dict.fromkeys(paths.values()) if known is None else known)
-    if isinstance(given, ByPath):
-        return given
     named: dict[str, Any] = {}
     matched: dict[str, Any] = {}
     origin: dict[str, str] = {}

@@ -242,6 +242,10 @@ class Options:
         missing = why_no_dla() if wants else ""
         return f"{', '.join(wants)} {'is' if len(wants) == 1 else 'are'} built for the GPU: {missing}" if missing else ""
 
+    def on_dla(self, path: str) -> bool:
+        """Whether the submodule ``path`` is to run on the DLA."""
+        return bool((self.device_of(path) or self.default_device_type) == trt.DeviceType.DLA)
+
     def device_of(self, path: str) -> Any:
         """DeviceType of the submodule ``path``: its own entry, else that of the nearest module around it, else None."""
         return nearest(self.device_types, path)

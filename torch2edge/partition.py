@@ -16,19 +16,18 @@ from .check.tf32 import tf32
 from .check.verify import TRIALS, draw
 from .cut import Plan, TooSmall, decide
 from .errors import ConfigError, ConversionError, Torch2EdgeError, VerificationError
-from .graph import Graph
 from .inputs import fixed_inputs
 from .lower import Registry, registry
 from .lower.check import check
 from .modules import inside
 from .partition_data import WholeData, on_all_ranks
 from .report import CheckRow
-from .roads import opened
+from .roads import graph_of, opened
 from .run import EdgeModule
 from .run.module import ReferenceWarning
 from .run.partition import PartitionedModule, PartitionReport, PartitionWarning
 from .structure import flatten_call, unflatten
-from .trace import Contents, trace, unchanged
+from .trace import Contents, unchanged
 from .trace.calls import Seen, observe
 from .trace.checks import check_state
 from .trace.compiled import eager_only
@@ -172,10 +171,7 @@ def _decide(
         fresh, note = _fresh(model, args, kwargs)
 
     def attempt(path: str, module: nn.Module, call: Any) -> Any:
-        graph: Graph = trace(
-            module, call.args, call.kwargs, is_leaf=converting.is_leaf, module_classes=converting.module_classes(),
-            functions=converting.functions(),
-        )  # fmt: skip
+        graph = graph_of(module, call.args, call.kwargs, converting)
         check(graph.ops, converting)
         if path and len(graph.ops) < min_ops:
             raise TooSmall(f"it is {len(graph.ops)} op{'s' * (len(graph.ops) != 1)}, fewer than min_ops={min_ops}")

@@ -15,7 +15,7 @@ from .build.calibration import Calibration, Derived, calibrate, graph_hash, no_d
 from .check.verify import TRIALS, draw
 from .dla.rewrites import rewritten
 from .errors import ConfigError
-from .fitting import check_dla, check_io_range, listed, on_dla, without_effect
+from .fitting import SHOWN, check_dla, check_io_range, listed, without_effect
 from .graph import Graph, is_quantizer
 from .inputs import device_of
 from .lower import Registry
@@ -29,9 +29,7 @@ from .modules import check_reached
 from .options import Options
 from .structure import flatten_call
 
-__all__ = ["Call", "Prepared", "calibration_of", "check_data", "for_dla", "placed_on_dla", "prepare", "typed"]
-
-SHOWN = 5  # modules that a note names
+__all__ = ["Call", "Prepared", "calibration_of", "check_data", "for_dla", "prepare", "typed"]
 
 
 @dataclass
@@ -55,6 +53,13 @@ class Call:
     line: Callable[[str], None] | None = None
     ranges: dict[int, float] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
+    _largest: tuple[Graph, dict[int, float]] | None = None  # of the graph that was asked about last
+
+    def largest(self, graph: Graph) -> dict[int, float]:
+        """The largest finite magnitude of each float input and result of ``graph``, for the example, by index."""
+        if self._largest is None or self._largest[0] is not graph:
+            self._largest = graph, _largest(graph, self.tensors)
+        return self._largest[1]
 
     @property
     def tensors(self) -> list[torch.Tensor]:
@@ -110,7 +115,7 @@ def prepare(graph: Graph, options: Options, converting: Registry, call: Call) ->
     made.notes = [*notes, *made.notes]
     if options.io_dtype is None:
         return made
-    check_io_range(graph, options.io_dtype, _largest(graph, call.tensors))
+    check_io_range(graph, options.io_dtype, call.largest(graph))
     return replace(made, graph=with_io_dtype(made.graph, options.io_dtype))
 
 
@@ -125,7 +130,7 @@ def for_dla(
         int8: whether it may compute in INT8; by default what the options say.
     """
     graph, told = rewritten(
-        graph, on_dla or placed_on_dla(options), int8=options.uses("int8") if int8 is None else int8,
+        graph, on_dla or options.on_dla, int8=options.uses("int8") if int8 is None else int8,
         fixed=lambda op: not is_own(op, converting),
     )  # fmt: skip
     modules: dict[str, list[str]] = {}
@@ -133,11 +138,6 @@ def for_dla(
         module, _, text = note.removeprefix("note: ").partition(": ")
         modules.setdefault(text, []).append(module)
     return graph, [f"note: {listed(paths)}: {text}" for text, paths in modules.items()]
-
-
-def placed_on_dla(options: Options) -> Callable[[str], bool]:
-    """Whether a module path is to run on the DLA."""
-    return lambda path: on_dla(options, path)
 
 
 def _in_precisions(graph: Graph, options: Options, converting: Registry, call: Call) -> Prepared:
@@ -172,7 +172,7 @@ def typed(graph: Graph, options: Options, converting: Registry, call: Call) -> P
     notes = [*call.notes, *without_effect(traced, options, quantized)]
     if not options.uses("fp16") and not options.uses("bf16"):
         return Prepared(graph, notes=notes, folded=folded)
-    lowering = in_precision(graph, options.float_of, _largest(traced, call.tensors) if options.uses("fp16") else {})
+    lowering = in_precision(graph, options.float_of, call.largest(traced) if options.uses("fp16") else {})
     return Prepared(lowering.graph, lowering.names, [*notes, *_notes(lowering.kept)], folded)
 
 
@@ -210,8 +210,7 @@ def _ranges(graph: Graph, options: Options, call: Call) -> dict[int, float]:
     ranges = {value.index: largest[name] for name, value in points.items() if largest[name] < math.inf}
     open_ = [name for name in points if largest[name] == math.inf]
     if open_:
-        more = f" and {len(open_) - SHOWN} more" if len(open_) > SHOWN else ""
-        call.note(f"note: not INT8, for they hold infinities in the calibration: {', '.join(open_[:SHOWN])}{more}")
+        call.note(f"note: not INT8, for they hold infinities in the calibration: {listed(open_)}")
     return equalized(graph, ranges) if options.wants_dla() else ranges
 
 
@@ -298,17 +297,18 @@ def _at_risk(graph: Graph, options: Options, call: Call) -> list[str]:
     """A note on what half has no room for, where a weakly typed TensorRT may take half for it all the same."""
     if not options.uses("fp16"):
         return []
-    kept = in_precision(graph, options.float_of, _largest(graph, call.tensors)).kept
+    kept = in_precision(graph, options.float_of, call.largest(graph)).kept
     if not kept:
         return []
-    told = listed([f"{path or 'the model itself'} ({why[0]})" for path, why in kept.items()])
     entries = ", ".join(f"{path!r}: 'fp32'" for path in list(kept)[:SHOWN])
-    return [f"note: half has no room for {told}; precisions={{{entries}}}, and what stands between, keeps them in float32"]
+    advice = f"precisions={{{entries}}}, and what stands between, keeps them in float32"
+    return [f"note: half has no room for {_reasons(kept)}; {advice}"]
 
 
 def _notes(kept: dict[str, list[str]]) -> list[str]:
-    if not kept:
-        return []
-    told = [f"{path or 'the model itself'} ({why[0]})" for path, why in list(kept.items())[:SHOWN]]
-    more = len(kept) - len(told)
-    return [f"note: kept in float32, for half has no room for it: {', '.join(told)}" + (f" and {more} more" if more else "")]
+    return [f"note: kept in float32, for half has no room for it: {_reasons(kept)}"] if kept else []
+
+
+def _reasons(kept: Mapping[str, Sequence[str]]) -> str:
+    """The first few modules, each with the first reason."""
+    return listed([f"{path or 'the model itself'} ({why[0]})" for path, why in kept.items()])

@@ -22,11 +22,12 @@ from .lower.quantize import has_quantizers
 from .options import Options
 from .prepare import Call, check_data, prepare
 from .run import EdgeModule
+from .shapes import Dynamic
 from .structure import flatten_call
-from .trace import names_of, unchanged
+from .trace import names_of, trace, unchanged
 from .trace.compiled import eager_only, unwrap
 
-__all__ = ["Kept", "Road", "configure", "network", "opened"]
+__all__ = ["Kept", "Road", "configure", "graph_of", "network", "opened"]
 
 
 @dataclass
@@ -98,6 +99,16 @@ def _module_of(program: torch.export.ExportedProgram) -> nn.Module:
     for submodule in module.modules():
         submodule.training = False
     return module
+
+
+def graph_of(
+    model: nn.Module, args: Sequence[Any], kwargs: Mapping[str, Any], converting: Registry, dynamic: Dynamic | None = None
+) -> Graph:  # fmt: skip
+    """The model as ops, with those whole that ``converting`` converts as a whole."""
+    return trace(
+        model, args, kwargs, is_leaf=converting.is_leaf, module_classes=converting.module_classes(),
+        functions=converting.functions(), dynamic=dynamic,
+    )  # fmt: skip
 
 
 def network(

@@ -37,8 +37,7 @@ class _Pass:
     def __init__(self, graph: Graph) -> None:
         self.ops: list[Op] = []
         self.wide: dict[int, Value] = {}  # id of a low value -> the float32 value that is the same
-        values = [*graph.inputs, *(v for op in graph.ops for v in op.outputs if v is not None)]
-        self._next = max((v.index for v in values), default=0) + 1
+        self._next = graph.next_index()
 
     def take(self, op: Op) -> None:
         """Append ``op``, computed in float32, and what rounds its results."""

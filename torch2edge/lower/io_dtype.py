@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import replace
 from typing import Any
 
@@ -35,8 +34,7 @@ class _Pass:
         self._inputs = {id(v): replace(v, dtype=dtype) for v in graph.inputs if self._changes(v)}
         self._made: dict[int, Value] = {}
         self._ops: list[Op] = []
-        values = [*graph.inputs, *(v for op in graph.ops for v in op.outputs if v is not None)]
-        self._next = max((v.index for v in values), default=0) + 1
+        self._next = graph.next_index()
 
     def _changes(self, value: Any) -> bool:
         return bool(value.dtype.is_floating_point and value.dtype != self._dtype)
@@ -68,7 +66,9 @@ class _Pass:
         casts = {id(op.outputs[0]): op for op in self._ops if op.target == aten._to_copy.default}
         outputs = [self._output(o, casts) for o in self._graph.outputs]
         inputs = [self._inputs.get(id(v), v) for v in self._graph.inputs]
-        return replace(self._graph, inputs=inputs, ops=_needed(self._ops, outputs), outputs=outputs)
+        graph = replace(self._graph, inputs=inputs, ops=self._ops, outputs=outputs)
+        graph.drop_unused()  # casts before outputs that are taken from before the cast now
+        return graph
 
     def _output(self, output: Any, casts: dict[int, Op]) -> Any:
         if isinstance(output, Constant):
@@ -87,9 +87,3 @@ class _Pass:
 def _is_cast(op: Op, dtype: torch.dtype) -> bool:
     """Whether an op is one of ``in_precision``'s casts to ``dtype``."""
     return op.target == aten._to_copy.default and op.kwargs == {"dtype": dtype} and len(op.args) == 1
-
-
-def _needed(ops: list[Op], outputs: Iterable[Any]) -> list[Op]:
-    """Without the casts that nothing reads any more."""
-    read = {id(v) for op in ops for v in op.inputs()} | {id(o) for o in outputs}
-    return [op for op in ops if op.target != aten._to_copy.default or id(op.outputs[0]) in read]

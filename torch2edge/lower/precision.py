@@ -69,8 +69,7 @@ class _Pass:
         self._quantizers = {id(op.outputs[0]): op.args[0] for op in graph.ops if is_quantizer(op.target) and op.args}
         self._wide: set[int] = set()  # ids of new values that an op gave in float32 for a reason
         self._ops: list[Op] = []
-        values = [*graph.inputs, *(v for op in graph.ops for v in op.outputs if v is not None)]
-        self._next = max((v.index for v in values), default=0) + 1
+        self._next = graph.next_index()
         self._result = Lowering(graph)
 
     # ---- one op -----------------------------------------------------------------------------------------------------

@@ -138,8 +138,7 @@ def _other_branch(given: Mapping[str, Any], computed: Mapping[int, int]) -> str:
 def with_quantizers(graph: Graph, points: Points, largest: Mapping[str, float]) -> Graph:
     """``graph`` with fake quantization at the points, whose scale is ``largest / 127``."""
     scales = {value.index: largest[name] / LEVELS for name, value in points.values.items()}
-    count = max((v.index for op in graph.ops for v in op.outputs if v is not None), default=0)
-    count = max([count, *(v.index for v in graph.inputs)]) + 1
+    count = graph.next_index()
     made: dict[int, Value] = {}
     ops: list[Op] = []
     for position, op in enumerate(graph.ops):

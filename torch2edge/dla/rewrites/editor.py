@@ -33,8 +33,7 @@ class Editor:
         self._graph, self._free, self._notes = graph, free, notes
         self._ops: list[Op] = []
         self._makers: dict[int, Op] = {}
-        values = [*graph.inputs, *(v for op in graph.ops for v in op.outputs if v is not None)]
-        self._next = max((v.index for v in values), default=0) + 1
+        self._next = graph.next_index()
 
     def run(self, rewrites: Sequence[Rewrite]) -> Graph:
         """The graph with each op as the first of ``rewrites`` that takes it wrote it, without what nothing reads any more."""
