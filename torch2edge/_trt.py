@@ -95,6 +95,7 @@ class Capabilities:
     onnx_opset: int  # the newest version of ONNX's operators to export for
     cubic_grid_sample: bool  # 8.6.0 on an H200 computes another bicubic than its documentation
     quantizes_elementwise: bool  # 8.6.0 on an H200 is wrong where an elementwise layer comes right before a quantize layer
+    default_stream_synchronizes: bool  # enqueueing there synchronizes the device (execute_async_v3's documentation)
     infinite_scalars: bool  # 8.6.0 computes with 1e38 for an infinite number that it fuses into elementwise layers
 
     @property
@@ -139,8 +140,31 @@ def capabilities() -> Capabilities:
         onnx_opset=18 if hasattr(module.DataType, "INT64") else 17,  # 8.6 parses up to 17 (LayerNormalization)
         cubic_grid_sample=newer,
         quantizes_elementwise=newer,
+        default_stream_synchronizes=newer,
         infinite_scalars=newer,
     )
+
+
+def device_memory_size(engine: Any) -> int:
+    """Bytes of an ICudaEngine's activations, of one execution context."""
+    if hasattr(trt.ICudaEngine, "device_memory_size_v2"):
+        return int(engine.device_memory_size_v2)
+    return int(engine.device_memory_size)
+
+
+def context_without_memory(engine: Any) -> Any:
+    """An execution context that is given the memory of its activations; None where TensorRT gives none."""
+    if hasattr(trt, "ExecutionContextAllocationStrategy"):
+        return engine.create_execution_context(trt.ExecutionContextAllocationStrategy.USER_MANAGED)
+    return engine.create_execution_context_without_device_memory()
+
+
+def give_memory(context: Any, address: int, size: int) -> None:
+    """Tell a context of ``context_without_memory`` where its activations are."""
+    if hasattr(trt.IExecutionContext, "set_device_memory"):
+        context.set_device_memory(address, size)
+    else:
+        context.device_memory = address
 
 
 def why_not_executable() -> str:

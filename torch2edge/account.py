@@ -128,6 +128,8 @@ def metadata(
         "compute_capabilities": list(here),
         "precision": report.precision,
         "dla_core": session.options.dla_core if _trt.dla_cores() else None,
+        "on_dla": any(row.device == "DLA" for row in report.modules),
+        "host_decides": _host_decides(session.network),
         "model": type(model).__qualname__,
         "parameters": [n for n, p in parameters.items() if p.kind in kinds],
         "defaults": {n: p.default for n, p in parameters.items() if isinstance(p.default, plain)},
@@ -142,6 +144,19 @@ def metadata(
         "output_structure": graph.output_structure,
         "report": report.to_dict(),
     }
+
+
+# Layers whose number of runs, or whose output's size, hangs on values (TensorRT's guide, "CUDA Graphs").
+_HOST_DECIDES = ("TRIP_LIMIT", "CONDITION", "NON_ZERO", "NMS")
+
+
+def _host_decides(network: Any) -> str:
+    """The first layer because of which TensorRT's host code decides in a call what runs next, or ""."""
+    for i in range(network.num_layers):
+        layer = network.get_layer(i)
+        if layer.type.name in _HOST_DECIDES:
+            return f"{layer.name}, a layer of the kind {layer.type.name}"
+    return ""
 
 
 def _version() -> str:

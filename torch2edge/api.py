@@ -82,6 +82,7 @@ def convert(
     min_ops: int = MIN_OPS,
     onnx_exporter: str = "torchscript",
     onnx_opset: int | None = None,
+    cuda_graph: bool = False,
     verify: bool = True,
     tolerance: float | None = None,
     max_error: float | None = None,
@@ -154,6 +155,7 @@ def convert(
         min_ops: for ``fallback="torch"``: submodules with fewer ops do not become engines.
         onnx_exporter: for ``fallback="onnx"``: ``"torchscript"`` (dynamo=False) or ``"dynamo"`` (dynamo=True).
         onnx_opset: version of ONNX's operators; by default one that TensorRT's parser knows.
+        cuda_graph: make calls replays of CUDA graphs (``EdgeModule.enable_cuda_graph``), those of the check too.
         verify: compare with the model on fresh random inputs after the build.
         tolerance: largest relative L2 error of an output; by default that of the precision (``check.verify.TOLERANCE``).
         max_error: begin with the precisions that are asked for, and move the modules that hurt most back, from INT8 to the
@@ -205,7 +207,7 @@ def convert(
             "dla_rewrites": dla_rewrites, "dla_pools": dla_pools,
             "converters": converters, "optimization_level": optimization_level, "workspace": workspace,
             "tactic_sources": tactic_sources, "compute_capabilities": compute_capabilities, "keep_network": keep_network,
-            "verify": verify, "tolerance": tolerance, "progress": progress,
+            "cuda_graph": cuda_graph, "verify": verify, "tolerance": tolerance, "progress": progress,
         }  # fmt: skip
         args, kwargs = fixed_inputs(model, inputs, kwargs, **shapes)
         shared = whole_data(model, args, kwargs, calibration_of(calibration), best or options.uses("int8"))
@@ -227,7 +229,7 @@ def convert(
         with clock("sizes"):
             verify_size_one(model, args, kwargs, traced, options, tolerance)
     call = Call(model, args, kwargs, data, line=progress)
-    todo = _Todo(call, file, traced, converting, names, keep_network, verify, clock)
+    todo = _Todo(call, file, traced, converting, names, keep_network, cuda_graph, verify, clock)
     if goal is None:
         return _engine(options, todo)
     assert traced is not None
@@ -244,6 +246,7 @@ class _Todo:
     converting: Registry
     names: Mapping[str, Sequence[str] | None]
     keep_network: bool
+    cuda_graph: bool
     verify: bool
     clock: _Clock
 
@@ -275,6 +278,8 @@ def _engine(options: Options, todo: _Todo) -> EdgeModule:
     )
     if todo.keep_network:
         module.network, module._kept = session.network, Kept(call, road, options, todo.converting, todo.names)
+    if todo.cuda_graph:
+        module.enable_cuda_graph()
     if todo.verify:
         with clock("check"):
             verify_module(

@@ -7,19 +7,24 @@ import os
 import threading
 import warnings
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
 from typing import Any
 
 import torch
 from torch import nn
 
 from .._trt import why_not_executable
-from ..errors import EngineFileError, ExecutionError, InputError
+from ..errors import ConfigError, EngineFileError, ExecutionError, InputError
 from ..report import Report
-from ..sizes import shape_text
-from ..structure import arrange, call_names, flatten_call, same, text, unflatten
+from ..structure import flatten, same, text, unflatten
 from .engine_file import check_built_for_here, describe, pack, unpack, write
-from .runner import Runner
+from .graphs import GRAPHS, GraphRunner, why_not_capturable
+from .memory import SharedMemories
+from .quick import Quick
+from .runner import CONTEXTS, SHAPES, Runner, on
+from .signature import Signature, refuse_overlaps, written
 from .sizes import Sizes
+from .streams import Streams
 
 __all__ = ["EdgeModule", "ReferenceWarning"]
 
@@ -34,15 +39,18 @@ class EdgeModule(nn.Module):
     """Takes and gives what the original module did, computed by a TensorRT engine.
 
     ``EdgeModule()`` is empty until ``load_state_dict``; ``torch2edge.load`` makes one from a file. It has no parameters:
-    the weights are in the engine. CUDA inputs run on the current stream; CPU inputs are copied to the GPU and back. Where
+    the weights are in the engine. CUDA inputs run on the current stream, on whichever GPU they are, and a call returns before
+    its work is done; it may be made from any thread. CPU inputs are copied to the GPU and back, which waits. Where
     TensorRT cannot execute (no GPU), a freshly converted module computes with the reference executor and warns once.
 
     Attributes:
         report: how it was converted and how exact it is (``torch2edge.Report``).
         metadata: what the engine file's header holds.
+        cast_inputs: whether inputs of another dtype are cast; by default they are refused.
         network: TensorRT's INetworkDefinition after ``convert(..., keep_network=True)``, else None; copies have none.
     """
 
+    cast_inputs: bool = False
     network: Any = None
     _kept: Any = None  # what the network needs to stay alive
 
@@ -54,20 +62,27 @@ class EdgeModule(nn.Module):
         self._fallback = fallback
         self._warned = False
         self._lock = threading.Lock()  # one runner and one warning, also when threads make the first call
+        self._reuse, self._graphs, self._contexts = False, 0, CONTEXTS
+        self._memory: SharedMemories | None = None
         self._set(plan, dict(metadata or {}))
 
     def _set(self, plan: bytes, metadata: dict[str, Any]) -> None:
         self._plan, self.metadata = plan, metadata
-        self._runner: Runner | None = None
-        self._simple = False
         self._sizes: Sizes | None = None
+        self._start_anew()
         if not metadata:
             return
-        self._inputs = [(i["name"], _dtype(i["dtype"]), tuple(i["shape"]), i["binding"]) for i in metadata["inputs"]]
-        self._outputs = [(o["binding"], _dtype(o["dtype"]), tuple(o["shape"])) for o in metadata["outputs"]]
+        self._signature = Signature(metadata)
+        self._outputs = [(o["binding"], getattr(torch, o["dtype"]), tuple(o["shape"])) for o in metadata["outputs"]]
         self._sizes = Sizes(metadata) if metadata.get("dims") else None
-        args, kwargs = metadata["input_structure"]["items"]
-        self._simple = not kwargs["items"] and all(item["kind"] == "tensor" for item in args["items"])
+        self._one_output = metadata["output_structure"] == {"kind": "tensor"}
+        self._takes_out = "out" not in metadata["parameters"]
+
+    def _start_anew(self) -> None:
+        """Runners are made at the next call; who is in a call keeps the old ones."""
+        self._runners: dict[int, Runner | GraphRunner] = {}  # by GPU
+        self._profiles: dict[Any, int | None] = {}
+        self._quick: Quick | None = None
 
     @property
     def report(self) -> Report | None:
@@ -77,7 +92,7 @@ class EdgeModule(nn.Module):
     @property
     def input_dtypes(self) -> list[torch.dtype]:
         """Of the tensors that it takes, in the order of ``metadata["inputs"]``."""
-        return [dtype for _, dtype, _, _ in self._inputs]
+        return [dtype for _, dtype, _, _ in self._signature.inputs]
 
     @property
     def output_dtypes(self) -> list[torch.dtype]:
@@ -93,81 +108,88 @@ class EdgeModule(nn.Module):
     def forward(self, *args: Any, **kwargs: Any) -> Any:
         """The outputs, nested as the original module's.
 
+        Args:
+            out: CUDA tensors to write the outputs into, nested like them (where the original has no parameter of that name).
+
         Raises:
             InputError: inputs of another structure, dtype or device than the engine was built for, or of a shape outside of
-                its ranges.
+                its ranges; or ``out`` does not fit.
             ExecutionError: nothing here can run the engine.
         """
+        quick = self._quick
+        if quick is not None and not kwargs:
+            taken = quick.taken(args)
+            if taken is not None:
+                results = quick.launch(taken[0], taken[1], self._reuse)
+                return results[0] if self._one_output else unflatten(self.metadata["output_structure"], results)
         if not self.metadata:
             raise ExecutionError("this EdgeModule is empty: load a state dict first, or use torch2edge.load(file)")
-        tensors = self._flatten(args, kwargs)
-        for tensor, (name, dtype, shape, _) in zip(tensors, self._inputs):
-            if tensor.layout != torch.strided or tensor.device.type not in ("cpu", "cuda"):
-                raise InputError(f"{name} is {tensor.layout} on {tensor.device}; an engine takes dense CUDA or CPU tensors")
-            if tensor.dtype != dtype or (tensor.shape != shape and self._sizes is None):
-                fixed = ", and its shapes are fixed. Convert the model for this shape" if self._sizes is None else ""
-                if tensor.shape == shape:
-                    fixed = f". Cast it (.to({dtype})), or convert with io_dtype={tensor.dtype}"
-                raise InputError(
-                    f"{name} is {tensor.dtype} {tuple(tensor.shape)}; the engine was built for {dtype} "
-                    f"{shape_text(shape)}{fixed}."
-                )
-            if tensor.device != tensors[0].device:
-                raise InputError(f"{name} is on {tensor.device}, but {self._inputs[0][0]} on {tensors[0].device}")
-        return unflatten(self.metadata["output_structure"], self._run(tensors))
+        out = self._out(kwargs.pop("out")) if self._takes_out and kwargs.get("out") is not None else None
+        tensors = self._signature.checked(self._flatten(args, kwargs), self.cast_inputs)
+        return unflatten(self.metadata["output_structure"], self._run(tensors, out))
 
     def _flatten(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> list[torch.Tensor]:
-        if self._simple and not kwargs and len(args) == len(self._inputs) and all(isinstance(a, torch.Tensor) for a in args):
-            return list(args)
-        wanted = self.metadata["input_structure"]
-        tensors, given = flatten_call(args, kwargs)
-        if not same(given, wanted):
-            rebound = arrange(self._rebound(args, kwargs), wanted)
-            tensors, given = flatten_call(rebound["args"], rebound["kwargs"])
-        if not same(given, wanted):
-            raise InputError(
-                f"the module was converted for {_call_text(wanted)}, but is called with {_call_text(given)}: the structure of "
-                "the inputs, and what is no tensor, are fixed. Call it like that, or convert the model for this call."
-            )
+        return self._signature.flatten(args, kwargs)
+
+    def _out(self, given: Any) -> list[torch.Tensor]:
+        """The tensors of ``out=``."""
+        tensors, structure = flatten(given, "out")
+        wanted = self.metadata["output_structure"]
+        if not same(structure, wanted):
+            raise InputError(f"out= is {text(structure)}, but the module gives {text(wanted)}")
         return tensors
 
-    def _rebound(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:
-        """The call with each argument passed as it was when traced, by position or by name."""
-        names, defaults = self.metadata["parameters"], self.metadata["defaults"]
-        positional, by_name = self.metadata["input_structure"]["items"]
-        wanted = names[: len(positional["items"])]
-        given = {**dict(zip(names, args)), **kwargs}
-        bound = {**defaults, **given}
-        twice_or_too_many = len(given) != len(args) + len(kwargs) or len(wanted) < len(positional["items"])
-        if twice_or_too_many or any(n not in bound for n in wanted):
-            return {"args": list(args), "kwargs": kwargs}
-        ordered = [bound.pop(n) for n in wanted]
-        rest = {k: bound.pop(k) for k in by_name["keys"] if k in bound}
-        extra = {k: v for k, v in bound.items() if k not in defaults or not _equal(v, defaults[k])}
-        return {"args": ordered, "kwargs": {**rest, **extra}}
-
-    def _run(self, tensors: list[torch.Tensor]) -> list[torch.Tensor]:
+    def _run(self, tensors: list[torch.Tensor], out: list[torch.Tensor] | None = None) -> list[torch.Tensor]:
+        """From the checked tensors of a call to the outputs' tensors."""
         device = tensors[0].device
+        if out is not None:
+            refuse_overlaps(out, tensors)
         profile = self._sizes.profile(tensors) if self._sizes else None
         if self._fallback is not None and why_not_executable():
             self._warn()
-            return [t.to(device) for t in self._fallback([t.cpu() for t in tensors])]
-        with self._lock:
-            if self._runner is None:
-                self._runner = self._make_runner()
-        if device.type == "cuda":
-            return self._runner(tensors, profile)
-        return [t.cpu() for t in self._runner([t.cuda() for t in tensors], profile)]
+            results = [t.to(device) for t in self._fallback([t.cpu() for t in tensors])]
+            return results if out is None else written(out, results)
+        if device.type == "cpu":
+            results = [t.cpu() for t in self._runner(None)([t.cuda() for t in tensors], profile)]
+            return results if out is None else written(out, results)
+        runner = self._runner(device.index)
+        results = runner(tensors, profile, reuse=self._reuse, out=out)
+        self._remember(runner, tensors, profile)
+        return results
 
-    def _make_runner(self) -> Runner:
+    def _remember(self, runner: Runner | GraphRunner, tensors: Sequence[torch.Tensor], profile: int | None) -> None:
+        """Calls with inputs of these shapes need no further look."""
+        if not Quick.can(self._signature):
+            return
+        if len(self._profiles) >= SHAPES:
+            self._profiles.clear()
+        self._profiles[tuple(t.shape for t in tensors)] = profile
+        if self._quick is None or self._quick.index != runner.index:
+            self._quick = Quick(self._signature, runner, self._profiles)
+
+    def _runner(self, index: int | None) -> Runner | GraphRunner:
+        """What runs the engine on a GPU, on the current one for None."""
+        if index is None:
+            index = torch.cuda.current_device() if not why_not_executable() else 0
+        with self._lock:
+            if index not in self._runners:
+                with on(index) if not why_not_executable() else nullcontext():
+                    self._runners[index] = self._make_runner()
+            return self._runners[index]
+
+    def _make_runner(self) -> Runner | GraphRunner:
         reason = why_not_executable()
         if reason:
             raise ExecutionError(
                 f"this engine was {describe(self.metadata)} and cannot run here: {reason}. It needs such a GPU and "
                 f"{self.metadata['title']}. (Only a module that was converted in this process can be computed without.)"
             )
-        inputs = [(binding, dtype) for _, dtype, _, binding in self._inputs]
-        return Runner(self._plan, inputs, self._outputs, self.metadata["dla_core"])
+        inputs = [(binding, dtype) for _, dtype, _, binding in self._signature.inputs]
+        memory = self._memory.here() if self._memory else None
+        runner = Runner(self._plan, inputs, self._outputs, self.metadata["dla_core"], memory, self._contexts)
+        if not self._graphs:
+            return runner
+        return GraphRunner(runner, why_not_capturable(self.metadata, runner.engine), self._graphs)
 
     def _warn(self) -> None:
         with self._lock:
@@ -179,6 +201,120 @@ class EdgeModule(nn.Module):
                 ReferenceWarning,
                 stacklevel=6,
             )
+
+    # ---- how it runs ------------------------------------------------------------------------------------------------
+
+    @property
+    def outputs(self) -> str:
+        """``"fresh"``: each call gives new tensors. ``"reuse"``: a call overwrites what the last one gave on its stream."""
+        return "reuse" if self._reuse else "fresh"
+
+    @outputs.setter
+    def outputs(self, mode: str) -> None:
+        if mode not in ("fresh", "reuse"):
+            raise ConfigError(f"outputs is {mode!r}; it must be 'fresh' or 'reuse'")
+        self._reuse = mode == "reuse"
+
+    def enable_cuda_graph(self, most: int = GRAPHS) -> EdgeModule:
+        """Make calls replays of CUDA graphs: one launch in the place of one per kernel. Returns the module.
+
+        Each stream and each shape of the inputs gets a graph at its first call, which is compared with a plain one. Inputs are
+        copied in and outputs are fresh tensors, unless the caller writes into ``input_buffers`` and ``outputs`` is "reuse".
+        Calls that no graph can hold (loops, a DLA, values that the host reads) run without, after a ``GraphWarning``.
+
+        Args:
+            most: graphs to keep; the one that was not used for the longest time is dropped.
+
+        Raises:
+            ConfigError: ``most`` is no number from 1 on.
+        """
+        if isinstance(most, bool) or not isinstance(most, int) or most < 1:
+            raise ConfigError(f"most is the number of graphs to keep, from 1 on, but is {most!r}")
+        self._graphs = most
+        self._start_anew()
+        return self
+
+    def disable_cuda_graph(self) -> EdgeModule:
+        """Enqueue calls as without ``enable_cuda_graph``. Returns the module."""
+        self._graphs = 0
+        self._start_anew()
+        return self
+
+    @property
+    def input_buffers(self) -> list[torch.Tensor]:
+        """The tensors that the CUDA graph of the current stream reads, for the engine's (most usual) shapes.
+
+        A call with these very tensors copies nothing in; fill them on the same stream.
+
+        Raises:
+            ExecutionError: there is no CUDA graph: ``enable_cuda_graph()`` comes first, and some engines cannot have any.
+        """
+        return self.buffers_for()
+
+    def buffers_for(self, *args: Any, **kwargs: Any) -> list[torch.Tensor]:
+        """``input_buffers`` for calls with inputs of these shapes, on the current GPU and stream.
+
+        Raises:
+            InputError, ExecutionError: see ``forward`` and ``input_buffers``.
+        """
+        runner = self._runner(None)
+        if not isinstance(runner, GraphRunner):
+            raise ExecutionError("there are no input buffers without a CUDA graph: call enable_cuda_graph() first")
+        tensors = self._signature.zeros(torch.device("cuda", runner.index))
+        if args or kwargs:
+            tensors = [t.cuda() for t in self._signature.checked(self._flatten(args, kwargs), self.cast_inputs)]
+        return runner.buffers(tensors, self._sizes.profile(tensors) if self._sizes else None)
+
+    def warmup(self, *args: Any, calls: int = 3, **kwargs: Any) -> EdgeModule:
+        """Call it until all that the first calls do is done: loading, contexts, CUDA graphs. Returns the module.
+
+        Args:
+            args: inputs, to warm up for their shapes; by default zeros of the engine's shapes, of each optimization profile.
+            calls: for each of them.
+            kwargs: inputs by name.
+
+        Raises:
+            InputError, ExecutionError: see ``forward``.
+        """
+        if args or kwargs:
+            examples = [self._signature.checked(self._flatten(args, kwargs), self.cast_inputs)]
+        else:
+            profiles = len(next(iter(self.metadata["dims"].values()))) if self._sizes else 1
+            examples = [self._signature.zeros(torch.device("cuda", self._runner(None).index), p) for p in range(profiles)]
+        for tensors in examples:
+            for _ in range(calls):
+                self._run(tensors)
+        torch.cuda.synchronize()
+        return self
+
+    def streams(self, n: int, threads: bool = False) -> Streams:
+        """Runs many inputs at once, over ``n`` streams with an execution context each: ``module.streams(4)(batches)``.
+
+        Args:
+            n: streams.
+            threads: one thread per stream, where the enqueue takes the host longer than the engine takes the GPU.
+        """
+        streams = Streams(self, n, threads)
+        if n > self._contexts:
+            self._contexts = n
+            self._start_anew()
+        return streams
+
+    def share_memory_with(self, *others: EdgeModule) -> EdgeModule:
+        """Keep the activations of these engines in one memory, as large as the largest needs. Returns the module.
+
+        Their calls then wait for each other on the GPU, whatever their streams; CUDA graphs keep their own memory.
+
+        Raises:
+            ConfigError: another is no EdgeModule.
+        """
+        if wrong := [type(m).__name__ for m in others if not isinstance(m, EdgeModule)]:
+            raise ConfigError(f"share_memory_with takes EdgeModules, but is given a {wrong[0]}")
+        memory = next((m._memory for m in (self, *others) if m._memory), None) or SharedMemories()
+        for module in (self, *others):
+            module._memory = memory
+            module._start_anew()
+        return self
 
     # ---- saving -----------------------------------------------------------------------------------------------------
 
@@ -212,7 +348,11 @@ class EdgeModule(nn.Module):
         self._set(plan, metadata)
 
     def __deepcopy__(self, memo: dict[int, Any]) -> EdgeModule:
-        return EdgeModule(self._plan, copy.deepcopy(self.metadata, memo), fallback=self._fallback)
+        made = EdgeModule(self._plan, copy.deepcopy(self.metadata, memo), fallback=self._fallback)
+        made.cast_inputs, made._reuse, made._graphs, made._contexts = (
+            self.cast_inputs, self._reuse, self._graphs, self._contexts
+        )  # fmt: skip
+        return made
 
     def __reduce__(self) -> Any:
         return _unpickled, (self._plan, self.metadata)
@@ -222,20 +362,3 @@ def _unpickled(plan: bytes, metadata: dict[str, Any]) -> EdgeModule:
     if metadata:
         check_built_for_here(metadata, "the pickled EdgeModule")
     return EdgeModule(plan, metadata)
-
-
-def _dtype(name: str) -> torch.dtype:
-    return getattr(torch, name)  # type: ignore[no-any-return]
-
-
-def _equal(a: Any, b: Any) -> bool:
-    """Whether a plain argument is the default; a tensor never is."""
-    return type(a) is type(b) and not isinstance(a, torch.Tensor) and bool(a == b)
-
-
-def _call_text(structure: dict[str, Any]) -> str:
-    """A call for people: ``2 tensors, module(tensor, mask=tensor)``."""
-    args, kwargs = structure["items"]
-    given = [*map(text, args["items"]), *(f"{k}={text(v)}" for k, v in zip(kwargs["keys"], kwargs["items"]))]
-    count = len(call_names(structure))
-    return f"{count} tensor{'s' * (count != 1)}, module({', '.join(given)})"

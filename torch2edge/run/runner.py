@@ -1,42 +1,52 @@
-"""Runs a plan with TensorRT on CUDA tensors."""
+"""Runs a plan with TensorRT on CUDA tensors of one GPU."""
 
 from __future__ import annotations
 
+import contextlib
+import os
 import threading
-from collections.abc import Sequence
-from dataclasses import dataclass, field
-from typing import Any
+import weakref
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
 
 import torch
 
-from .._trt import carried, clear_errors, last_errors, logger, trt, why_not_executable
+from .._trt import capabilities, carried, clear_errors, last_errors, logger, trt, why_not_executable
 from ..errors import ExecutionError, InputError
+from .contexts import Context, Contexts, Shapes
+from .detour import Detour
+from .memory import SharedMemory
 
-__all__ = ["Runner"]
+__all__ = ["ALIGNMENT", "CONTEXTS", "Runner", "Taken"]
 
 ALIGNMENT = 256  # bytes; IExecutionContext.set_tensor_address requires it
+CONTEXTS = 4  # per engine, before idle ones of other streams are taken over
+SHAPES = 256  # whose outputs are remembered
 INT32 = torch.iinfo(torch.int32)
+Outputs = Sequence[torch.Tensor] | None
+_all: weakref.WeakSet[Runner] = weakref.WeakSet()
 
 
-@dataclass
-class _Held:
-    """An execution context of one thread."""
+class Taken(NamedTuple):
+    """The tensors of a call that the engine takes, as it takes them."""
 
-    context: Any  # IExecutionContext
-    stream: torch.cuda.Stream  # of its last use
-    done: torch.cuda.Event  # that use
-    input_shapes: tuple[tuple[int, ...], ...] | None = None  # what it was told last, where shapes are dynamic
-    output_shapes: list[tuple[int, ...]] = field(default_factory=list)
+    tensors: Sequence[torch.Tensor]
+    addresses: Sequence[int]
+    shapes: Shapes  # of the tensors, where shapes vary; else ()
 
 
 class Runner:
-    """An engine with one execution context per thread, and per optimization profile where it has dynamic shapes.
+    """An engine on one GPU; it may be called on any stream and from any thread, and never waits for the GPU.
+
+    What can be known before a call is computed before it, and TensorRT is told an address only where it changed.
 
     Args:
         plan: the serialized engine.
         inputs: name and torch dtype per input; the name is "" for one that the engine does not take.
         outputs: name, torch dtype and shape per output; the shape is asked of TensorRT where shapes are dynamic.
         dla_core: the DLA core to run on, or None.
+        memory: where the activations are; None for a memory of each context's own.
+        contexts: idle streams' execution contexts are taken over from so many on.
 
     Raises:
         ExecutionError: nothing here can execute it, or TensorRT refuses the plan.
@@ -45,106 +55,253 @@ class Runner:
     def __init__(
         self, plan: bytes, inputs: Sequence[tuple[str, torch.dtype]],
         outputs: Sequence[tuple[str, torch.dtype, tuple[Any, ...]]], dla_core: int | None = None,
+        memory: SharedMemory | None = None, contexts: int = CONTEXTS,
     ) -> None:  # fmt: skip
         reason = why_not_executable()
         if reason:
             raise ExecutionError(f"this engine cannot run here: {reason}")
         clear_errors()
+        self.index = torch.cuda.current_device()
+        # torch.cuda.current_stream() makes an object around the handle, for 4.5 us on an H200's host. A torch without CUDA
+        # has neither of these.
+        self.raw_stream: Callable[[int], int] = torch._C._cuda_getCurrentRawStream
+        self.capturing: Callable[[], bool] = torch._C._cuda_isCurrentStreamCapturing
+        self.device = torch.device("cuda", self.index)
         self._runtime = trt.Runtime(logger())
         if dla_core is not None:
             self._runtime.DLA_core = dla_core  # the engine captures it when it is deserialised
-        self._engine = self._runtime.deserialize_cuda_engine(plan)
-        if self._engine is None:
+        self.engine = self._runtime.deserialize_cuda_engine(plan)
+        if self.engine is None:
             raise ExecutionError("TensorRT cannot load this engine:\n" + "\n".join(f"  {line}" for line in last_errors()))
-        self._inputs, self._outputs = list(inputs), list(outputs)
-        self._contexts = threading.local()
-
-    @property
-    def engine(self) -> Any:
-        """TensorRT's ICudaEngine."""
-        return self._engine
+        self.outputs = list(outputs)
+        self._taken = [(i, name, dtype) for i, (name, dtype) in enumerate(inputs) if name]
+        self.names = [n for _, n, _ in self._taken] + [n for n, _, _ in self.outputs]
+        self.casts = any(carried(dtype) != dtype for _, dtype, _ in self.outputs)
+        self._memory = memory
+        self.contexts = Contexts(self.engine, len(self.names), memory, contexts)
+        self._detour = Detour(self.device) if capabilities().default_stream_synchronizes else None
+        self._in_graphs: list[Context] = []  # what a graph of the user's has captured is its for ever
+        self._threads = threading.local()
+        self._spare = torch.empty(1, device=self.device)  # an address for tensors without elements: null is refused
+        self._one: dict[torch.dtype, torch.Tensor] = {}
+        self._templates: dict[Shapes, list[torch.Tensor]] = {}
+        self.forked = False
+        _all.add(self)
 
     def context(self, profile: int | None = None) -> Any:
-        """The IExecutionContext with which this thread's calls run."""
-        return self._context(torch.cuda.current_stream(), profile).context
-
-    def _context(self, stream: torch.cuda.Stream, profile: int | None) -> _Held:
-        """This thread's context for a profile, safe to use on ``stream``: its work on another stream is waited for."""
-        held: dict[int | None, _Held] = vars(self._contexts).setdefault("held", {})
+        """An IExecutionContext of this thread's own, for whoever calls TensorRT directly; calls do not use it."""
+        held: dict[int | None, Any] = vars(self._threads).setdefault("held", {})
         if profile not in held:
-            context = self._engine.create_execution_context()
-            if context is None:
-                raise ExecutionError("TensorRT gave no execution context: " + "; ".join(last_errors(2)))
-            if profile is not None and not context.set_optimization_profile_async(profile, stream.cuda_stream):
-                raise ExecutionError(f"TensorRT refused the optimization profile {profile}: " + "; ".join(last_errors(2)))
-            held[profile] = _Held(context, stream, torch.cuda.Event())
-            held[profile].done.record(stream)
-        mine = held[profile]
-        if mine.stream != stream:
-            stream.wait_event(mine.done)
-            mine.stream = stream
-        return mine
+            with torch.cuda.device(self.index):
+                held[profile] = self.contexts.new(torch.cuda.current_stream(), profile).context
+        return held[profile]
 
-    def _output_shapes(self, held: _Held, shapes: tuple[tuple[int, ...], ...]) -> list[tuple[int, ...]]:
-        """The shapes of the outputs for these shapes of the inputs that the engine takes, which the context is told."""
-        if held.input_shapes == shapes:
-            return held.output_shapes
-        context, held.input_shapes = held.context, None
-        names = [name for name, _ in self._inputs if name]
-        for name, shape in zip(names, shapes):
-            if not context.set_input_shape(name, shape):
-                raise ExecutionError(f"TensorRT refused the shape {shape} of {name}: " + "; ".join(last_errors(2)))
-        missing = context.infer_shapes()
-        if missing:
-            raise ExecutionError(f"TensorRT cannot tell all shapes: {', '.join(missing)}: " + "; ".join(last_errors(2)))
-        held.output_shapes = [tuple(context.get_tensor_shape(name)) for name, _, _ in self._outputs]
-        held.input_shapes = shapes
-        return held.output_shapes
+    def forget(self) -> None:
+        """Wait for the GPU, and make contexts anew at the next call: the engine was changed."""
+        torch.cuda.synchronize(self.device)
+        self.contexts.drop()
+        self._threads = threading.local()
 
-    def __call__(self, tensors: Sequence[torch.Tensor], profile: int | None = None) -> list[torch.Tensor]:
-        """Outputs for CUDA tensors of the right shapes and dtypes, enqueued on the current stream.
+    def profile_with(self, profiler: Callable[[], Any]) -> None:
+        """Wait for the GPU, and give each context of the calls from now on an IProfiler, made by ``profiler``."""
+        torch.cuda.synchronize(self.device)
+        self.contexts.profile_with(profiler)
+
+    # ---- a call -----------------------------------------------------------------------------------------------------
+
+    def __call__(
+        self, tensors: Sequence[torch.Tensor], profile: int | None = None, *, reuse: bool = False, out: Outputs = None
+    ) -> list[torch.Tensor]:
+        """Outputs for CUDA tensors of the right shapes and dtypes on this GPU, enqueued on the current stream.
 
         Args:
             profile: the optimization profile that takes these shapes; None for an engine with fixed shapes.
+            reuse: the outputs are those of the last such call, overwritten.
+            out: the outputs, one per output of the engine: to be written, and returned.
 
         Raises:
             InputError: an int64 value does not fit into the INT32 that TensorRT carries it in.
             ExecutionError: TensorRT failed to enqueue.
         """
-        device = tensors[0].device
-        with torch.cuda.device(device):
-            stream = torch.cuda.current_stream(device)
-            held = self._context(stream, profile)
-            context = held.context
-            kept: list[torch.Tensor] = []  # TensorRT keeps no reference to what it reads and writes
-            for (name, dtype), tensor in zip(self._inputs, tensors):
-                if name:
-                    kept.append(_ready(tensor, dtype, name))
-                    context.set_tensor_address(name, kept[-1].data_ptr())
-            shapes = [shape for _, _, shape in self._outputs]
-            if profile is not None:
-                shapes = self._output_shapes(held, tuple(tuple(t.shape) for t in kept))
-            results = []
-            for (name, dtype, _), shape in zip(self._outputs, shapes):
-                results.append(torch.empty(shape, dtype=carried(dtype), device=device))
-                kept.append(results[-1] if results[-1].numel() else torch.empty(1, device=device))  # no null addresses
-                context.set_tensor_address(name, kept[-1].data_ptr())
-            if not context.execute_async_v3(stream.cuda_stream):
-                raise ExecutionError("TensorRT could not run the engine:\n" + "\n".join(f"  {line}" for line in last_errors()))
-            held.done.record(stream)
-            for tensor in kept:  # the allocator must not hand their memory to another stream before this one has passed
-                tensor.record_stream(stream)
-            return [r.to(dtype) for r, (_, dtype, _) in zip(results, self._outputs)]
+        with on(self.index):
+            return self.launch(self.taken(tensors, profile), profile, reuse, out)
+
+    def taken(self, tensors: Sequence[torch.Tensor], profile: int | None) -> Taken:
+        """Of the tensors of a call those that the engine takes: contiguous, aligned, in its dtypes."""
+        ready = [_ready(tensors[i], dtype, name) for i, name, dtype in self._taken]
+        shapes = () if profile is None else tuple(tuple(t.shape) for t in ready)
+        return Taken(ready, [t.data_ptr() or self._spare.data_ptr() for t in ready], shapes)
+
+    def launch(self, taken: Taken, profile: int | None, reuse: bool = False, out: Outputs = None) -> list[torch.Tensor]:
+        """The call itself; this GPU is the current one."""
+        tensors, addresses, shapes = taken
+        raw = self.raw_stream(self.index)
+        if self.forked or self.capturing():
+            return self._aside(taken, profile, out)
+        try:
+            held = self.contexts.idle[raw, profile].pop()
+        except (KeyError, IndexError):
+            held = self.contexts.take((raw, profile), self.device)
+        try:
+            results = self.run_with(held, raw, addresses, shapes, reuse, out)
+        except (torch.cuda.OutOfMemoryError, InputError):
+            self.contexts.idle[raw, profile].append(held)  # for the next call; after other errors it is not trusted
+            raise
+        stream = held.stream
+        self.contexts.idle[raw, profile].append(held)
+        for tensor in tensors:  # the allocator must not hand their memory to another stream before this one has passed
+            tensor.record_stream(stream)
+        return self.given(results, out) if self.casts else results
+
+    def run_with(
+        self, held: Context, raw: int, addresses: Sequence[int], shapes: Shapes, reuse: bool = False, out: Outputs = None
+    ) -> list[torch.Tensor]:
+        """Enqueue on the current stream with a context that is this call's."""
+        templates = self._templates.get(shapes)
+        if held.shapes != shapes or templates is None:
+            templates = self._tell_shapes(held, shapes)
+        if out is None and not reuse:
+            results = [torch.empty_like(t, memory_format=torch.contiguous_format) for t in templates]
+        else:
+            results = self._chosen(held, shapes, out)
+        told, position = held.told, 0
+        for address in addresses:
+            if told[position] != address:
+                held.context.set_tensor_address(self.names[position], address)
+                told[position] = address
+            position += 1
+        for result in results:
+            address = result.data_ptr() or self._spare.data_ptr()
+            if told[position] != address:
+                held.context.set_tensor_address(self.names[position], address)
+                told[position] = address
+            position += 1
+        if not (held.enqueue(raw) if held.plain else self._enqueue_in_turn(held, raw)):
+            raise ExecutionError("TensorRT could not run the engine:\n" + "\n".join(f"  {line}" for line in last_errors()))
+        return results
+
+    def _enqueue_in_turn(self, held: Context, raw: int) -> bool:
+        """Enqueue where the stream alone does not see to the order."""
+        with self._memory.turn(held.stream) if self._memory else contextlib.nullcontext():
+            if held.done is not None:  # a stream of the same handle may be another one by now
+                held.stream.wait_event(held.done)
+            if raw == 0 and self._detour is not None:
+                return self._detour.enqueue(held.enqueue, held.stream)
+            enqueued = bool(held.enqueue(raw))
+            if held.done is not None:
+                held.done.record(held.stream)
+        return enqueued
+
+    def _aside(self, taken: Taken, profile: int | None, out: Outputs) -> list[torch.Tensor]:
+        """A call after a fork, or one that the user captures into a graph."""
+        if self.forked:
+            raise ExecutionError(
+                f"process {os.getpid()} was forked after the engine was loaded, and CUDA does not survive that. Start "
+                "processes with multiprocessing's 'spawn' method, and load the engine in each of them"
+            )
+        if self._memory is not None:
+            raise ExecutionError(
+                "a CUDA graph is captured here, but the engine shares its activation memory with others, whose work a graph's "
+                "replay does not wait for. Call a copy (copy.deepcopy(module)) that shares none"
+            )
+        held = self.contexts.warm(profile)
+        if held is None:
+            raise ExecutionError(
+                "a CUDA graph is captured here, and the engine was not called before: TensorRT sets itself up in its first "
+                "call, which no graph can hold. Call the module once (or module.warmup()) before the capture"
+            )
+        held.done, held.plain = None, True
+        self._in_graphs.append(held)  # that graph's for ever: it replays when it likes
+        results = self.run_with(held, self.raw_stream(self.index), taken.addresses, taken.shapes, False, out)
+        return self.given(results, out) if self.casts else results
+
+    # ---- outputs ----------------------------------------------------------------------------------------------------
+
+    def fresh(self, shapes: Shapes) -> list[torch.Tensor]:
+        """New outputs, in the dtypes in which TensorRT carries them, after a call with these shapes of the inputs."""
+        return [torch.empty_like(t, memory_format=torch.contiguous_format) for t in self._templates[shapes]]
+
+    def given(self, results: Sequence[torch.Tensor], out: Outputs) -> list[torch.Tensor]:
+        """Outputs in the dtypes that they are to have, and where they are to be."""
+        wanted: Sequence[torch.Tensor | None] = out or [None] * len(results)
+        return [
+            r.to(dtype) if given is None else given if given is r else given.copy_(r)
+            for r, given, (_, dtype, _) in zip(results, wanted, self.outputs)
+        ]
+
+    def _chosen(self, held: Context, shapes: Shapes, out: Outputs) -> list[torch.Tensor]:
+        """Outputs that are written once more: the user's, where TensorRT has their dtype, or the context's own."""
+        if held.kept is None or held.kept[0] != shapes:
+            held.kept = shapes, self.fresh(shapes) if out is None or self.casts else []
+        if out is None:
+            return held.kept[1]
+        check_out(out, self._templates[shapes], [dtype for _, dtype, _ in self.outputs])
+        return [o if o.dtype == carried(o.dtype) else held.kept[1][i] for i, o in enumerate(out)]
+
+    def _tell_shapes(self, held: Context, shapes: Shapes) -> list[torch.Tensor]:
+        """Tell a context the shapes of its inputs; what the outputs are made after."""
+        context, held.shapes = held.context, None
+        for (_, name, _), shape in zip(self._taken, shapes):
+            if not context.set_input_shape(name, shape):
+                raise ExecutionError(f"TensorRT refused the shape {shape} of {name}: " + "; ".join(last_errors(2)))
+        if shapes not in self._templates:
+            if shapes and (missing := context.infer_shapes()):
+                raise ExecutionError(f"TensorRT cannot tell all shapes: {', '.join(missing)}: " + "; ".join(last_errors(2)))
+            asked = [tuple(context.get_tensor_shape(n)) if shapes else shape for n, _, shape in self.outputs]
+            if len(self._templates) >= SHAPES:
+                self._templates.pop(next(iter(self._templates)))
+            self._templates[shapes] = [self._spread(d, shape) for (_, d, _), shape in zip(self.outputs, asked)]
+        held.shapes = shapes
+        return self._templates[shapes]
+
+    def _spread(self, dtype: torch.dtype, shape: tuple[int, ...]) -> torch.Tensor:
+        """One element over a shape: what ``empty_like`` can be asked for without a tensor of that size."""
+        dtype = carried(dtype)
+        if dtype not in self._one:
+            self._one[dtype] = torch.empty((), dtype=dtype, device=self.device)
+        return self._one[dtype].expand(shape)
+
+
+def on(index: int) -> Any:
+    """A context in which the GPU is the current one."""
+    return contextlib.nullcontext() if torch.cuda.current_device() == index else torch.cuda.device(index)
+
+
+def check_out(out: Sequence[torch.Tensor], like: Sequence[torch.Tensor], dtypes: Sequence[torch.dtype]) -> None:
+    """Refuse tensors that the engine cannot write its outputs into.
+
+    Raises:
+        InputError: another shape, dtype or GPU, not contiguous, not aligned, or two of one memory.
+    """
+    for i, (given, wanted, dtype) in enumerate(zip(out, like, dtypes, strict=True)):
+        if (given.shape, given.dtype, given.device) != (wanted.shape, dtype, wanted.device):
+            raise InputError(
+                f"out[{i}] is {given.dtype} {tuple(given.shape)} on {given.device}; the output is {dtype} "
+                f"{tuple(wanted.shape)} on {wanted.device}"
+            )
+        if not given.is_contiguous() or given.data_ptr() % ALIGNMENT or given.is_neg():
+            raise InputError(
+                f"out[{i}] is not contiguous, or does not begin at a multiple of {ALIGNMENT} bytes, which TensorRT writes to: "
+                "give a tensor of torch.empty"
+            )
 
 
 def _ready(tensor: torch.Tensor, dtype: torch.dtype, name: str) -> torch.Tensor:
     """Contiguous, aligned, and in the dtype in which TensorRT carries ``dtype``."""
-    if dtype == torch.int64 and carried(dtype) == torch.int32:
+    if tensor.dtype == torch.int64 and carried(dtype) == torch.int32 and tensor.numel():
         low, high = torch.aminmax(tensor)
         if int(low) < INT32.min or int(high) > INT32.max:
             raise InputError(
                 f"{name} holds {int(low)} to {int(high)}: this TensorRT carries int64 as INT32, so values must lie in "
                 f"[{INT32.min}, {INT32.max}]"
             )
-    tensor = tensor.to(carried(dtype)).contiguous()
+    tensor = tensor.to(carried(dtype)).resolve_neg().contiguous()
     return tensor if tensor.data_ptr() % ALIGNMENT == 0 else tensor.clone()
+
+
+def _after_fork() -> None:
+    for runner in _all:
+        runner.forked = True
+
+
+os.register_at_fork(after_in_child=_after_fork)

@@ -70,32 +70,25 @@ class TRTModule(EdgeModule):
         Raises:
             ExecutionError: no engine can be deserialised here.
         """
-        return self._live().engine if self.metadata else None
+        return self._runner(None).engine if self.metadata else None
 
     @property
     def context(self) -> Any:
-        """This thread's IExecutionContext; None while the module is empty.
+        """An IExecutionContext of this thread's own, which the module's calls do not use; None while the module is empty.
 
         Raises:
             ExecutionError: no engine can be deserialised here.
         """
-        return self._live().context() if self.metadata else None
+        return self._runner(None).context() if self.metadata else None
 
     def enable_profiling(self) -> None:
-        """TensorRT prints the time of each layer after each call of this thread.
+        """TensorRT prints the time of each layer after each call from now on.
 
         Raises:
             ExecutionError: no engine can be deserialised here.
         """
-        context = self.context
-        if context is not None and not context.profiler:
-            context.profiler = trt.Profiler()
-
-    def _live(self) -> Any:
-        with self._lock:
-            if self._runner is None:
-                self._runner = self._make_runner()
-        return self._runner
+        if self.metadata:
+            self._runner(None).profile_with(trt.Profiler)
 
     @property
     def input_names(self) -> list[str] | None:

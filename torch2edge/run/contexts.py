@@ -1,0 +1,150 @@
+"""Execution contexts: one per call that is under way, kept by the stream on which they worked last."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+
+from .._trt import capabilities, context_without_memory, device_memory_size, give_memory, last_errors
+from ..errors import ExecutionError
+from .memory import SharedMemory
+
+__all__ = ["Context", "Contexts", "Shapes"]
+
+Shapes = tuple[tuple[int, ...], ...]
+
+
+class Context:
+    """An IExecutionContext, and what it was told last.
+
+    Attributes:
+        context: TensorRT's.
+        stream: on which it worked last.
+        told: the addresses of the engine's inputs and outputs, in their order.
+        shapes: of the inputs that the engine takes, where they vary.
+        kept: the outputs that it writes again and again, for ``outputs="reuse"``.
+        done: of its last work, on a stream that PyTorch does not own and that may end before.
+        plain: whether an enqueue on its stream is all that a call takes.
+    """
+
+    __slots__ = ("_alone", "context", "done", "enqueue", "kept", "plain", "shapes", "stream", "told")
+
+    def __init__(self, context: Any, stream: torch.cuda.Stream, tensors: int, alone: bool) -> None:
+        self.context, self.stream, self.enqueue = context, stream, context.execute_async_v3
+        self.told = [0] * tensors
+        self.shapes: Shapes | None = None
+        self.kept: tuple[Any, list[torch.Tensor]] | None = None
+        self.done: torch.cuda.Event | None = None
+        self._alone = alone
+        self.moved(stream)
+
+    def moved(self, stream: torch.cuda.Stream) -> None:
+        """It is to work on ``stream`` from now on."""
+        self.stream = stream
+        foreign = stream.cuda_stream != 0 and stream.stream_id == stream.cuda_stream  # torch.cuda.ExternalStream
+        self.done = torch.cuda.Event() if foreign else None
+        by_detour = stream.cuda_stream == 0 and capabilities().default_stream_synchronizes
+        self.plain = self._alone and not foreign and not by_detour
+
+    def wait_for(self, stream: torch.cuda.Stream) -> None:
+        """Let ``stream`` wait for this context's work."""
+        if self.done is not None:
+            stream.wait_event(self.done)
+        elif stream != self.stream:
+            stream.wait_event(self.stream.record_event())
+
+
+class Contexts:
+    """The idle contexts of an engine by stream (and profile).
+
+    Taking one and putting it back are a list's ``pop`` and ``append``: no call waits for another. Only making one is locked.
+
+    Args:
+        engine: ICudaEngine.
+        tensors: how many inputs and outputs it has.
+        memory: where the activations are; None for a memory of each context's own.
+        most: idle streams' contexts are taken over from so many contexts on.
+    """
+
+    def __init__(self, engine: Any, tensors: int, memory: SharedMemory | None, most: int) -> None:
+        self._engine, self._tensors, self._memory, self.most = engine, tensors, memory, most
+        self.idle: dict[tuple[int, int | None], list[Context]] = {}
+        self._lock = threading.Lock()
+        self._made = 0
+        self._profiler: Callable[[], Any] | None = None
+
+    def new(self, stream: torch.cuda.Stream, profile: int | None, own_memory: bool = False) -> Context:
+        """A context that nobody else gets; with ``own_memory`` it shares no activations either.
+
+        Raises:
+            ExecutionError: TensorRT gives none, mostly for want of memory.
+        """
+        memory = None if own_memory else self._memory
+        context = context_without_memory(self._engine) if memory else self._engine.create_execution_context()
+        if context is None:
+            raise ExecutionError(_no_context(self._engine))
+        if memory:
+            size = device_memory_size(self._engine)
+            give_memory(context, memory.address(size, stream), size)
+        if self._profiler is not None:
+            context.profiler = self._profiler()
+        if profile is not None and not context.set_optimization_profile_async(profile, stream.cuda_stream):
+            raise ExecutionError(f"TensorRT refused the optimization profile {profile}: " + "; ".join(last_errors(2)))
+        return Context(context, stream, self._tensors, alone=memory is None)
+
+    def take(self, key: tuple[int, int | None], device: torch.device) -> Context:
+        """A context for the current stream, where none of it is idle: another stream's, or a new one.
+
+        Args:
+            key: the stream's handle and the profile.
+        """
+        stream = torch.cuda.current_stream(device)
+        with self._lock:
+            self.idle.setdefault(key, [])
+            found = self._idle_elsewhere(key[1]) if self._made >= self.most else None
+            if found is None:
+                found = self.new(stream, key[1])
+                self._made += 1
+        found.wait_for(stream)
+        found.moved(stream)
+        return found
+
+    def warm(self, profile: int | None) -> Context | None:
+        """An idle context that has worked, which is the caller's from now on; None where there is none."""
+        with self._lock:
+            found = self._idle_elsewhere(profile)
+            self._made -= found is not None
+            return found
+
+    def profile_with(self, profiler: Callable[[], Any]) -> None:
+        """Give each context an IProfiler; the idle ones are forgotten, and the caller sees to it that none works."""
+        self._profiler = profiler
+        self.drop()
+
+    def drop(self) -> None:
+        """Forget all idle contexts; the caller sees to it that none works."""
+        with self._lock:
+            self.idle = {}
+            self._made = 0
+
+    def _idle_elsewhere(self, profile: int | None) -> Context | None:
+        for (_, other), contexts in list(self.idle.items()):
+            if other == profile:
+                try:
+                    return contexts.pop(0)
+                except IndexError:
+                    continue
+        return None
+
+
+def _no_context(engine: Any) -> str:
+    free, whole = torch.cuda.mem_get_info()
+    needs: Sequence[str] = [f"it needs {device_memory_size(engine) / 2**20:.0f} MiB for its activations"]
+    return (
+        f"TensorRT gave no execution context: {'; '.join([*last_errors(2), *needs])}, and {free / 2**20:.0f} of the GPU's "
+        f"{whole / 2**20:.0f} MiB are free. Free some (del, torch.cuda.empty_cache()) and call again, use fewer streams and "
+        "threads, or let engines that never run at once share it: share_memory_with()"
+    )
