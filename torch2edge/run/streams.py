@@ -8,7 +8,8 @@ from typing import Any
 
 import torch
 
-from ..errors import ConfigError
+from .._trt import why_not_executable
+from ..errors import ConfigError, ExecutionError
 from ..structure import flatten
 
 __all__ = ["Streams"]
@@ -41,6 +42,8 @@ class Streams:
         Raises:
             InputError, ExecutionError: see the module.
         """
+        if reason := why_not_executable():
+            raise ExecutionError(f"there are no CUDA streams to run on: {reason}")
         given = [batch if isinstance(batch, (tuple, list)) else (batch,) for batch in batches]
         current = torch.cuda.current_stream()
         if not self._streams:

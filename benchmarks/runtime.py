@@ -1,0 +1,322 @@
+"""What a call of an EdgeModule costs over its engine, and what its engine costs over the ONNX road's, on a real GPU.
+
+    python benchmarks/runtime.py [--models resnet18 ...] [--roads resnet18 ...] [--level 3] [--torch2trt FOLDER] [--merge FILE ...]
+
+All in fp16, batch 1, 3x224x224, random weights; microseconds, medians. ``host``: until the call returns; ``latency``: until its
+work is done (call and synchronise). In rounds of twenty calls each in a drawn order, the GPU idle before each call.
+
+bare enqueue          ``execute_async_v3`` on the stream's handle, addresses set once
+torch2edge            the module: a fresh output
+torch2edge reuse      ``outputs = "reuse"``
+bare replay           the engine as a CUDA graph, replayed by PyTorch
+torch2edge graph      ``enable_cuda_graph()``: input copied in, fresh output
+torch2edge zero-copy  the same with its own ``input_buffers`` and ``outputs = "reuse"``
+torch2trt             its TRTModule around the same engine, from a checkout in --torch2trt
+PyTorch, its graph    the model in half, eager and as a torch.cuda.CUDAGraph with the input copied in and the output cloned
+
+``streams``: batches a second over 1, 2 and 4 streams, ``module.streams(n)`` beside n contexts that are enqueued bare in turn.
+``roads``: the time on the GPU (CUDA events) of the bare engines of both roads, in rounds, each replayed as a CUDA graph so that the
+host is out of it; geometric mean of torch2edge / ONNX. --merge joins results of several GPUs of one kind into --out.
+"""
+
+from __future__ import annotations
+
+import argparse
+import copy
+import json
+import math
+import random
+import statistics
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+import torchvision
+from gpu_models import model_of
+from torch import nn
+
+import torch2edge
+from torch2edge._trt import capabilities, logger, trt
+
+CALLS, ROUND, WARM_UP = 1000, 20, 100
+TABLE = ("resnet18", "mobilenet_v2", "resnet50", "vit_b_16")
+ROADS = (
+    "resnet18", "resnet50", "mobilenet_v2", "mobilenet_v3_large", "efficientnet_b0", "densenet121", "regnet_y_400mf",
+    "shufflenet_v2_x1_0", "vit_b_16", "swin_t",
+)  # fmt: skip
+Call = Callable[[], Any]
+
+
+def small() -> nn.Module:
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Conv2d(3, 8, 3, padding=1), nn.ReLU()).eval().cuda()
+
+
+def options(level: int) -> dict[str, Any]:
+    """Of every build; the errors of these random weights are not the point here."""
+    sources = {"tactic_sources": 0} if capabilities().tactic_sources else {}
+    return {"fp16": True, "optimization_level": level, "tolerance": 1.0, **sources}
+
+
+# ---- calls ----------------------------------------------------------------------------------------------------------
+
+
+def bare(engine: Any, x: torch.Tensor, stream: torch.cuda.Stream | None = None) -> tuple[Call, list[torch.Tensor]]:
+    """An enqueue of an ICudaEngine alone, and the tensors that it reads and writes."""
+    context, held = engine.create_execution_context(), []
+    for i in range(engine.num_io_tensors):
+        name = engine.get_tensor_name(i)
+        given = engine.get_tensor_mode(name) == trt.TensorIOMode.INPUT
+        half = engine.get_tensor_dtype(name) == trt.DataType.HALF
+        shape, dtype = tuple(engine.get_tensor_shape(name)), torch.float16 if half else torch.float32
+        held.append(x if given else torch.empty(shape, dtype=dtype, device="cuda"))
+        context.set_tensor_address(name, held[-1].data_ptr())
+    handle = (stream or torch.cuda.current_stream()).cuda_stream
+    return lambda: context.execute_async_v3(handle), held
+
+
+def replay(engine: Any, x: torch.Tensor) -> Call:
+    """The engine captured by PyTorch: nothing is copied."""
+    stream = torch.cuda.Stream()
+    call, held = bare(engine, x, stream)
+    with torch.cuda.stream(stream):
+        call()
+    stream.synchronize()
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph, stream=stream):
+        call()
+    graph.held = held  # type: ignore[attr-defined]
+    return graph.replay
+
+
+def pytorch_graph(model: nn.Module, x: torch.Tensor) -> Call:
+    """The model as a graph, used as a module is."""
+    own = x.clone()
+    for _ in range(3):
+        model(own)
+    torch.cuda.synchronize()
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        result = model(own)
+
+    def call() -> torch.Tensor:
+        own.copy_(x)
+        graph.replay()
+        return result.clone()  # type: ignore[no-any-return]
+
+    return call
+
+
+def others(name: str, engine: Any, x: torch.Tensor, torch2trt: Path | None) -> dict[str, Call]:
+    """PyTorch, and torch2trt's module around the same engine."""
+    found: dict[str, Call] = {}
+    if torch2trt is not None:
+        sys.path.insert(0, str(torch2trt))
+        from torch2trt.trt_module import TRTModule  # type: ignore[import-not-found]
+
+        names = [engine.get_tensor_name(i) for i in range(engine.num_io_tensors)]
+        given = [n for n in names if engine.get_tensor_mode(n) == trt.TensorIOMode.INPUT]
+        module = TRTModule(engine, given, [n for n in names if n not in given])
+        found["torch2trt"] = lambda: module(x)
+    if name != "conv+relu":
+        half, in_half = model_of(name).half(), x.half()
+        found |= {"pytorch": lambda: half(in_half), "pytorch graph": pytorch_graph(half, in_half)}
+    return found
+
+
+def timed(calls: dict[str, Call]) -> dict[str, dict[str, float]]:
+    """Microseconds by name, on the host and until all is done."""
+    draw = random.Random(0)
+    for call in calls.values():
+        for _ in range(WARM_UP):
+            call()
+    host: dict[str, list[float]] = {name: [] for name in calls}
+    latency: dict[str, list[float]] = {name: [] for name in calls}
+    for _ in range(CALLS // ROUND):
+        for name in draw.sample(list(calls), len(calls)):
+            call = calls[name]
+            call()
+            for _ in range(ROUND):
+                torch.cuda.synchronize()
+                before = time.perf_counter()
+                result = call()
+                between = time.perf_counter()
+                torch.cuda.synchronize()
+                latency[name].append((time.perf_counter() - before) * 1e6)
+                host[name].append((between - before) * 1e6)
+                del result
+    return {
+        n: {"host": round(statistics.median(host[n]), 1), "latency": round(statistics.median(latency[n]), 1)} for n in calls
+    }
+
+
+def measure(name: str, level: int, torch2trt: Path | None) -> dict[str, Any]:
+    """A row of the table."""
+    model = small() if name == "conv+relu" else model_of(name)
+    x = torch.randn(1, 3, *((32, 32) if name == "conv+relu" else (224, 224)), device="cuda")
+    module = torch2edge.convert(model, [x], **options(level))
+    report = module.report
+    assert report is not None
+    engine = module._runner(0).engine
+    reusing, graphed = copy.deepcopy(module), copy.deepcopy(module).enable_cuda_graph()
+    reusing.outputs = "reuse"
+    direct = copy.deepcopy(graphed)
+    own, direct.outputs = direct.input_buffers, "reuse"
+    with torch.no_grad():
+        calls = {
+            "bare enqueue": bare(engine, x)[0], "torch2edge": lambda: module(x), "torch2edge reuse": lambda: reusing(x),
+            "bare replay": replay(engine, x), "torch2edge graph": lambda: graphed(x),
+            "torch2edge zero-copy": lambda: direct(*own), **others(name, engine, x, torch2trt),
+        }  # fmt: skip
+        times = timed(calls)
+        streams = throughput(module, engine, x)
+    over = {
+        f"{row} over {than}": {k: round(times[row][k] - times[than][k], 1) for k in ("host", "latency")}
+        for row, than in (
+            ("torch2edge", "bare enqueue"), ("torch2edge reuse", "bare enqueue"), ("torch2edge graph", "bare replay"),
+            ("torch2edge zero-copy", "bare replay"),
+        )
+    }  # fmt: skip
+    return {"model": name, "stages_s": report.timings, "us": times, "over_us": over, "streams": streams}
+
+
+def throughput(module: Any, engine: Any, x: torch.Tensor, calls: int = 600) -> dict[str, dict[str, float]]:
+    """Batches a second over streams: the module's, and bare contexts enqueued in turn, as trtexec's --infStreams does."""
+    found = {}
+    for n in (1, 2, 4):
+        streams = [torch.cuda.Stream() for _ in range(n)]
+        each = [bare(engine, x.clone(), s)[0] for s in streams]
+        run, threaded = module.streams(n), module.streams(n, threads=True)
+        batches = [x] * calls
+
+        def in_turn(each: list[Call] = each) -> None:
+            for i in range(calls):
+                each[i % len(each)]()
+
+        ways: dict[str, Call] = {
+            "bare": in_turn, "module": lambda run=run: run(batches), "threads": lambda run=threaded: run(batches),
+        }  # fmt: skip
+        took: dict[str, list[float]] = {way: [] for way in ways}
+        for turn in range(6):
+            for way, call in ways.items():
+                torch.cuda.synchronize()
+                before = time.perf_counter()
+                call()
+                torch.cuda.synchronize()
+                if turn:
+                    took[way].append(time.perf_counter() - before)
+        found[str(n)] = {way: round(calls / statistics.median(took[way]), 1) for way in ways}
+    return found
+
+
+# ---- roads ----------------------------------------------------------------------------------------------------------
+
+
+def roads(name: str, level: int) -> dict[str, Any]:
+    """Microseconds on the GPU of the engines of both roads, and the ratio."""
+    model = model_of(name)
+    x = torch.randn(1, 3, 224, 224, device="cuda")
+    common = options(level) | {"verify": False}
+    with tempfile.TemporaryDirectory() as folder:
+        file = f"{folder}/model.onnx"
+        torch.onnx.export(model, (x,), file, dynamo=False, opset_version=17)
+        start = time.perf_counter()
+        ours = torch2edge.convert(model, [x], **common)
+        between = time.perf_counter()
+        theirs = parsed(file, level)
+        took = {"torch2edge": round(between - start, 1), "onnx": round(time.perf_counter() - between, 1)}
+    engines = {"torch2edge": ours._runner(0).engine, "onnx": theirs}
+    times = on_gpu({road: replay(engine, x) for road, engine in engines.items()})
+    return {"model": name, "build_s": took, "gpu_us": times, "ratio": round(times["torch2edge"] / times["onnx"], 4)}
+
+
+def parsed(file: str, level: int) -> Any:
+    """What trtexec --onnx --fp16 does, with nothing of torch2edge's in it but the logger."""
+    builder = trt.Builder(logger())
+    network = builder.create_network(1 << int(trt.NetworkDefinitionCreationFlag.EXPLICIT_BATCH))
+    parser = trt.OnnxParser(network, logger())
+    assert parser.parse_from_file(file), [parser.get_error(i) for i in range(parser.num_errors)]
+    config = builder.create_builder_config()
+    config.set_flag(trt.BuilderFlag.FP16)
+    config.clear_flag(trt.BuilderFlag.TF32)
+    config.builder_optimization_level = level
+    config.set_tactic_sources(0)
+    plan = builder.build_serialized_network(network, config)
+    return trt.Runtime(logger()).deserialize_cuda_engine(plan)
+
+
+def on_gpu(calls: dict[str, Call]) -> dict[str, float]:
+    """Medians by CUDA events around twenty replays in a row, in a drawn order."""
+    draw = random.Random(0)
+    took: dict[str, list[float]] = {name: [] for name in calls}
+    for turn in range(60):
+        for name in draw.sample(list(calls), len(calls)):
+            start, end = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
+            calls[name]()
+            start.record()
+            for _ in range(ROUND):
+                calls[name]()
+            end.record()
+            torch.cuda.synchronize()
+            if turn >= 10:
+                took[name].append(start.elapsed_time(end) * 1e3 / ROUND)
+    return {name: round(statistics.median(times), 2) for name, times in took.items()}
+
+
+# ---- results --------------------------------------------------------------------------------------------------------
+
+
+def conditions(level: int) -> dict[str, Any]:
+    return {
+        "gpu": torch.cuda.get_device_name(), "tensorrt": capabilities().title, "torch": torch.__version__,
+        "torchvision": torchvision.__version__, "python": sys.version.split()[0], "optimization_level": level,
+        "tactic_sources": 0 if capabilities().tactic_sources else "default", "precision": "fp16", "batch": 1, "calls": CALLS,
+    }  # fmt: skip
+
+
+def joined(result: dict[str, Any], other: dict[str, Any]) -> dict[str, Any]:
+    """``other`` with the rows of ``result`` that it has not; the geometric mean anew."""
+    told = {key: value for key, value in other.items() if key not in ("rows", "roads", "date", "geometric_mean_ratio")}
+    if any(result.get(key, value) != value for key, value in told.items()):
+        raise SystemExit(f"results of different conditions cannot be joined: {told}")
+    merged: dict[str, Any] = {"date": other["date"], **told}
+    for part, order in (("rows", ("conv+relu", *TABLE)), ("roads", ROADS)):
+        rows = {row["model"]: row for row in [*result.get(part, []), *other.get(part, [])]}
+        merged[part] = [rows[name] for name in order if name in rows]
+    ratios = [math.log(row["ratio"]) for row in merged["roads"]]
+    merged["geometric_mean_ratio"] = round(math.exp(sum(ratios) / len(ratios)), 4) if ratios else None
+    return merged
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--models", nargs="*", default=["conv+relu", *TABLE], choices=("conv+relu", *TABLE))
+    parser.add_argument("--roads", nargs="*", default=list(ROADS), choices=ROADS)
+    parser.add_argument("--level", type=int, default=3)
+    parser.add_argument("--torch2trt", type=Path)
+    parser.add_argument("--merge", nargs="*", type=Path)
+    parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results" / "runtime.json")
+    args = parser.parse_args()
+    if args.merge:
+        result: dict[str, Any] = {}
+        for file in args.merge:
+            result = joined(result, json.loads(file.read_text()))
+        args.out.write_text(json.dumps(result, indent=1) + "\n")
+        return
+    torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = False
+    result = json.loads(args.out.read_text()) if args.out.exists() else {}
+    for part, names in (("rows", args.models), ("roads", args.roads)):
+        for name in names:
+            row = measure(name, args.level, args.torch2trt) if part == "rows" else roads(name, args.level)
+            print(json.dumps(row), flush=True)
+            made = {"date": time.strftime("%Y-%m-%d"), **conditions(args.level), part: [row]}
+            result = joined(result, made)
+            args.out.write_text(json.dumps(result, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()
