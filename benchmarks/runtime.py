@@ -1,9 +1,9 @@
 """What a call of an EdgeModule costs over its engine, and what its engine costs over the ONNX road's, on a real GPU.
 
-    python benchmarks/runtime.py [--models resnet18 ...] [--roads resnet18 ...] [--level 3] [--torch2trt FOLDER] [--merge FILE ...]
+    python benchmarks/runtime.py [--models resnet18 ...] [--roads resnet18 ...] [--level 3] [--torch2trt FOLDER]
 
-All in fp16, batch 1, 3x224x224, random weights; microseconds, medians. ``host``: until the call returns; ``latency``: until its
-work is done (call and synchronise). In rounds of twenty calls each in a drawn order, the GPU idle before each call.
+All in fp16, batch 1, 3x224x224, random weights; microseconds, medians. ``host``: until the call returns; ``latency``: until
+its work is done (call and synchronise). In rounds of twenty calls each in a drawn order, the GPU idle before each call.
 
 bare enqueue          ``execute_async_v3`` on the stream's handle, addresses set once
 torch2edge            the module: a fresh output
@@ -15,8 +15,8 @@ torch2trt             its TRTModule around the same engine, from a checkout in -
 PyTorch, its graph    the model in half, eager and as a torch.cuda.CUDAGraph with the input copied in and the output cloned
 
 ``streams``: batches a second over 1, 2 and 4 streams, ``module.streams(n)`` beside n contexts that are enqueued bare in turn.
-``roads``: the time on the GPU (CUDA events) of the bare engines of both roads, in rounds, each replayed as a CUDA graph so that the
-host is out of it; geometric mean of torch2edge / ONNX. --merge joins results of several GPUs of one kind into --out.
+``roads``: the time on the GPU (CUDA events) of the bare engines of both roads, in rounds, each replayed as a CUDA graph so
+that the host is out of it; geometric mean of torch2edge / ONNX. --merge joins results of several GPUs of one kind into --out.
 """
 
 from __future__ import annotations
@@ -31,6 +31,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -198,7 +199,7 @@ def throughput(module: Any, engine: Any, x: torch.Tensor, calls: int = 600) -> d
                 each[i % len(each)]()
 
         ways: dict[str, Call] = {
-            "bare": in_turn, "module": lambda run=run: run(batches), "threads": lambda run=threaded: run(batches),
+            "bare": in_turn, "module": partial(run, batches), "threads": partial(threaded, batches),
         }  # fmt: skip
         took: dict[str, list[float]] = {way: [] for way in ways}
         for turn in range(6):
