@@ -2,8 +2,9 @@
 
     python benchmarks/runtime.py [--models resnet18 ...] [--roads resnet18 ...] [--level 3] [--torch2trt FOLDER]
 
-All in fp16, batch 1, 3x224x224, random weights; microseconds, medians. ``host``: until the call returns; ``latency``: until
-its work is done (call and synchronise). In rounds of twenty calls each in a drawn order, the GPU idle before each call.
+All in fp16, batch 1, 3x224x224, random weights; microseconds, medians over rounds of twenty calls each in a drawn order.
+``host``: until a call returns, in a row of twenty that nothing waits for; ``host_idle``: the same where the GPU was waited for
+before each call, which leaves the processor's caches cold; ``latency``: in those, until the call's work is done.
 
 bare enqueue          ``execute_async_v3`` on the stream's handle, addresses set once
 torch2edge            the module: a fresh output
@@ -50,6 +51,7 @@ ROADS = (
     "shufflenet_v2_x1_0", "vit_b_16", "swin_t",
 )  # fmt: skip
 Call = Callable[[], Any]
+KEPT: list[Any] = []  # what TensorRT and CUDA were told addresses of
 
 
 def small() -> nn.Module:
@@ -66,8 +68,8 @@ def options(level: int) -> dict[str, Any]:
 # ---- calls ----------------------------------------------------------------------------------------------------------
 
 
-def bare(engine: Any, x: torch.Tensor, stream: torch.cuda.Stream | None = None) -> tuple[Call, list[torch.Tensor]]:
-    """An enqueue of an ICudaEngine alone, and the tensors that it reads and writes."""
+def bare(engine: Any, x: torch.Tensor, stream: torch.cuda.Stream | None = None) -> Call:
+    """An enqueue of an ICudaEngine alone."""
     context, held = engine.create_execution_context(), []
     for i in range(engine.num_io_tensors):
         name = engine.get_tensor_name(i)
@@ -76,21 +78,22 @@ def bare(engine: Any, x: torch.Tensor, stream: torch.cuda.Stream | None = None) 
         shape, dtype = tuple(engine.get_tensor_shape(name)), torch.float16 if half else torch.float32
         held.append(x if given else torch.empty(shape, dtype=dtype, device="cuda"))
         context.set_tensor_address(name, held[-1].data_ptr())
-    handle = (stream or torch.cuda.current_stream()).cuda_stream
-    return lambda: context.execute_async_v3(handle), held
+    handle, enqueue = (stream or torch.cuda.current_stream()).cuda_stream, context.execute_async_v3
+    KEPT.append(held)
+    return lambda: enqueue(handle)
 
 
 def replay(engine: Any, x: torch.Tensor) -> Call:
     """The engine captured by PyTorch: nothing is copied."""
     stream = torch.cuda.Stream()
-    call, held = bare(engine, x, stream)
+    call = bare(engine, x, stream)
     with torch.cuda.stream(stream):
         call()
     stream.synchronize()
     graph = torch.cuda.CUDAGraph()
     with torch.cuda.graph(graph, stream=stream):
         call()
-    graph.held = held  # type: ignore[attr-defined]
+    KEPT.append(graph)
     return graph.replay
 
 
@@ -135,24 +138,34 @@ def timed(calls: dict[str, Call]) -> dict[str, dict[str, float]]:
     for call in calls.values():
         for _ in range(WARM_UP):
             call()
-    host: dict[str, list[float]] = {name: [] for name in calls}
-    latency: dict[str, list[float]] = {name: [] for name in calls}
+    figures = ("host", "host_idle", "latency")
+    took: dict[str, dict[str, list[float]]] = {name: {figure: [] for figure in figures} for name in calls}
     for _ in range(CALLS // ROUND):
         for name in draw.sample(list(calls), len(calls)):
-            call = calls[name]
-            call()
-            for _ in range(ROUND):
-                torch.cuda.synchronize()
-                before = time.perf_counter()
-                result = call()
-                between = time.perf_counter()
-                torch.cuda.synchronize()
-                latency[name].append((time.perf_counter() - before) * 1e6)
-                host[name].append((between - before) * 1e6)
-                del result
-    return {
-        n: {"host": round(statistics.median(host[n]), 1), "latency": round(statistics.median(latency[n]), 1)} for n in calls
-    }
+            for figure, time_of in zip(figures, one_round(calls[name])):
+                took[name][figure] += time_of
+    return {name: {f: round(statistics.median(times), 1) for f, times in by.items()} for name, by in took.items()}
+
+
+def one_round(call: Call) -> tuple[list[float], list[float], list[float]]:
+    """Microseconds: per call of a row, and of each call by itself until it returns and until its work is done."""
+    call()
+    torch.cuda.synchronize()
+    before = time.perf_counter()
+    for _ in range(ROUND):
+        call()
+    row = (time.perf_counter() - before) * 1e6 / ROUND
+    host, latency = [], []
+    for _ in range(ROUND):
+        torch.cuda.synchronize()
+        before = time.perf_counter()
+        result = call()
+        between = time.perf_counter()
+        torch.cuda.synchronize()
+        latency.append((time.perf_counter() - before) * 1e6)
+        host.append((between - before) * 1e6)
+        del result
+    return [row], host, latency
 
 
 def measure(name: str, level: int, torch2trt: Path | None) -> dict[str, Any]:
@@ -169,14 +182,14 @@ def measure(name: str, level: int, torch2trt: Path | None) -> dict[str, Any]:
     own, direct.outputs = direct.input_buffers, "reuse"
     with torch.no_grad():
         calls = {
-            "bare enqueue": bare(engine, x)[0], "torch2edge": lambda: module(x), "torch2edge reuse": lambda: reusing(x),
+            "bare enqueue": bare(engine, x), "torch2edge": lambda: module(x), "torch2edge reuse": lambda: reusing(x),
             "bare replay": replay(engine, x), "torch2edge graph": lambda: graphed(x),
             "torch2edge zero-copy": lambda: direct(*own), **others(name, engine, x, torch2trt),
         }  # fmt: skip
         times = timed(calls)
         streams = throughput(module, engine, x)
     over = {
-        f"{row} over {than}": {k: round(times[row][k] - times[than][k], 1) for k in ("host", "latency")}
+        f"{row} over {than}": {k: round(times[row][k] - times[than][k], 1) for k in times[row]}
         for row, than in (
             ("torch2edge", "bare enqueue"), ("torch2edge reuse", "bare enqueue"), ("torch2edge graph", "bare replay"),
             ("torch2edge zero-copy", "bare replay"),
@@ -190,7 +203,7 @@ def throughput(module: Any, engine: Any, x: torch.Tensor, calls: int = 600) -> d
     found = {}
     for n in (1, 2, 4):
         streams = [torch.cuda.Stream() for _ in range(n)]
-        each = [bare(engine, x.clone(), s)[0] for s in streams]
+        each = [bare(engine, x.clone(), s) for s in streams]
         run, threaded = module.streams(n), module.streams(n, threads=True)
         batches = [x] * calls
 

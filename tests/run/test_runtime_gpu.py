@@ -7,6 +7,7 @@ import gc
 import multiprocessing
 import os
 import threading
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -28,6 +29,13 @@ class Net(nn.Module):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         return self.body(x)
+
+
+@pytest.fixture(autouse=True)
+def exact() -> Iterator[None]:
+    """PyTorch's own convolutions without TF32."""
+    with torch.backends.cudnn.flags(allow_tf32=False):
+        yield
 
 
 @pytest.fixture(scope="module")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -34,7 +35,7 @@ class Context:
 
     def __init__(self, context: Any, stream: torch.cuda.Stream, tensors: int, alone: bool) -> None:
         self.context, self.stream, self.enqueue = context, stream, context.execute_async_v3
-        self.told = [0] * tensors
+        self.told = [-1] * tensors
         self.shapes: Shapes | None = None
         self.kept: tuple[Any, list[torch.Tensor]] | None = None
         self.done: torch.cuda.Event | None = None
@@ -71,7 +72,7 @@ class Contexts:
 
     def __init__(self, engine: Any, tensors: int, memory: SharedMemory | None, most: int) -> None:
         self._engine, self._tensors, self._memory, self.most = engine, tensors, memory, most
-        self.idle: dict[tuple[int, int | None], list[Context]] = {}
+        self.idle: dict[int | None, dict[int, list[Context]]] = {}  # profile -> stream's handle
         self._lock = threading.Lock()
         self._made = 0
         self._profiler: Callable[[], Any] | None = None
@@ -95,22 +96,24 @@ class Contexts:
             raise ExecutionError(f"TensorRT refused the optimization profile {profile}: " + "; ".join(last_errors(2)))
         return Context(context, stream, self._tensors, alone=memory is None)
 
-    def take(self, key: tuple[int, int | None], device: torch.device) -> Context:
-        """A context for the current stream, where none of it is idle: another stream's, or a new one.
+    def take(self, raw: int, profile: int | None, device: torch.device) -> tuple[Context, list[Context]]:
+        """A context for the current stream, which has none idle: another's, or a new one; and where to put it back.
 
         Args:
-            key: the stream's handle and the profile.
+            raw: the stream's handle.
+            profile: the optimization profile that it is to have.
+            device: the stream's.
         """
         stream = torch.cuda.current_stream(device)
         with self._lock:
-            self.idle.setdefault(key, [])
-            found = self._idle_elsewhere(key[1]) if self._made >= self.most else None
+            idle = self.idle.setdefault(profile, {}).setdefault(raw, [])
+            found = self._idle_elsewhere(profile) if self._made >= self.most else None
             if found is None:
-                found = self.new(stream, key[1])
+                found = self.new(stream, profile)
                 self._made += 1
         found.wait_for(stream)
         found.moved(stream)
-        return found
+        return found, idle
 
     def warm(self, profile: int | None) -> Context | None:
         """An idle context that has worked, which is the caller's from now on; None where there is none."""
@@ -131,12 +134,9 @@ class Contexts:
             self._made = 0
 
     def _idle_elsewhere(self, profile: int | None) -> Context | None:
-        for (_, other), contexts in list(self.idle.items()):
-            if other == profile:
-                try:
-                    return contexts.pop(0)
-                except IndexError:
-                    continue
+        for contexts in list(self.idle.get(profile, {}).values()):
+            with contextlib.suppress(IndexError):
+                return contexts.pop(0)
         return None
 
 

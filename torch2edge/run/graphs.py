@@ -15,11 +15,12 @@ from .._trt import clear_errors, last_errors, trt
 from ..errors import ExecutionError
 from . import driver
 from .contexts import Context, Shapes
-from .runner import Outputs, Runner, Taken, on
+from .runner import Outputs, Runner, on
 
 __all__ = ["GRAPHS", "GraphRunner", "GraphWarning", "why_not_capturable"]
 
 GRAPHS = 8  # of an engine; the one that was not used for the longest time is dropped
+SPARE = 2**24  # bytes of outputs that are held for the next call
 Key = tuple[int, Shapes]  # the stream's handle, the inputs' shapes
 _Changes = list[Callable[[int], None]]
 
@@ -60,12 +61,14 @@ class _Captured:
     ) -> None:
         self._held, self.inputs, self.outputs, self.stream = held, inputs, outputs, stream
         self.addresses = [t.data_ptr() for t in inputs]
+        self.spare: list[torch.Tensor] | None = None  # the next call's outputs
+        self.small = sum(t.nbytes for t in outputs) <= SPARE
         self._made: dict[tuple[bool, bool], tuple[driver.Graph, _Changes, _Changes]] = {}
 
-    def launch(self, raw: int, tensors: Sequence[torch.Tensor], addresses: Sequence[int], results: list[torch.Tensor]) -> None:
+    def launch(self, raw: int, tensors: Sequence[torch.Tensor], addresses: list[int], results: list[torch.Tensor]) -> None:
         """Enqueue one call on the stream ``raw``; ``results`` may be the graph's own outputs."""
         copy_in, copy_out = addresses != self.addresses, results is not self.outputs
-        if copy_in and any(a == own for a, own in zip(addresses, self.addresses)):
+        if copy_in and len(addresses) > 1 and not set(addresses).isdisjoint(self.addresses):
             self._copy_others(tensors, addresses)
             copy_in = False
         try:
@@ -78,11 +81,21 @@ class _Captured:
             change(result.data_ptr())
         graph.launch(raw)
 
-    def _copy_others(self, tensors: Sequence[torch.Tensor], addresses: Sequence[int]) -> None:
+    def _copy_others(self, tensors: Sequence[torch.Tensor], addresses: list[int]) -> None:
         """Copy the inputs that are not the graph's own: a copy onto itself is undefined."""
         for own, tensor, address in zip(self.inputs, tensors, addresses):
             if address != own.data_ptr():
                 own.copy_(tensor, non_blocking=True)
+
+    def prepare(self) -> None:
+        """Make the next call's outputs while the GPU works on this one's; the copy learns where they are, too."""
+        if torch.is_inference_mode_enabled() or not self.small:  # what is made there cannot be used everywhere
+            return
+        with contextlib.suppress(torch.cuda.OutOfMemoryError):  # this call has its outputs; the next one says so
+            self.spare = [torch.empty_like(t) for t in self.outputs]
+            for made in self._made.values():
+                for change, result in zip(made[2], self.spare):
+                    change(result.data_ptr())
 
     def _capture(self, copy_in: bool, copy_out: bool) -> tuple[driver.Graph, _Changes, _Changes]:
         stream = torch.cuda.Stream()
@@ -145,10 +158,10 @@ class GraphRunner:
             ExecutionError: there can be no graph.
         """
         with on(self.index):
-            taken = self.taken(tensors, profile)
-            key = self.runner.raw_stream(self.index), taken.shapes
+            ready, addresses, shapes = self.taken(tensors, profile)
+            key = self.runner.raw_stream(self.index), shapes
             idle = self._idle.get(key)
-            captured = idle[-1] if idle else None if self.refused else self._new(key, taken, profile)
+            captured = idle[-1] if idle else None if self.refused else self._new(key, ready, addresses, profile)
             if captured is None:
                 raise ExecutionError(f"there are no input buffers, for there is no CUDA graph: {self.refused}")
             if not idle:
@@ -160,43 +173,53 @@ class GraphRunner:
     ) -> list[torch.Tensor]:
         """See ``Runner.__call__``."""
         with on(self.index):
-            return self.launch(self.taken(tensors, profile), profile, reuse, out)
+            return self.launch(*self.taken(tensors, profile), profile, reuse, out)
 
-    def launch(self, taken: Taken, profile: int | None, reuse: bool = False, out: Outputs = None) -> list[torch.Tensor]:
+    def launch(
+        self, tensors: Sequence[torch.Tensor], addresses: list[int], shapes: Shapes, profile: int | None, reuse: bool = False,
+        out: Outputs = None,
+    ) -> list[torch.Tensor]:  # fmt: skip
         """See ``Runner.launch``."""
-        tensors, addresses, shapes = taken
-        raw = self.runner.raw_stream(self.index)
-        if self.refused or self.runner.forked or self.runner.capturing():
-            return self.runner.launch(taken, profile, reuse, out)
-        captured = None
-        with contextlib.suppress(KeyError, IndexError):
-            idle = self._idle[raw, shapes]
+        runner = self.runner
+        if self.refused or runner.forked or runner.capturing():
+            return runner.launch(tensors, addresses, shapes, profile, reuse, out)
+        key = runner.raw_stream(self.index), shapes
+        try:
+            idle = self._idle[key]
             captured = idle.pop()
-            self._used.move_to_end((raw, shapes))
-        if captured is None:
-            captured = self._new((raw, shapes), taken, profile)
-            if captured is None:
-                return self.runner.launch(taken, profile, reuse, out)
-            idle = self._idle[raw, shapes]
-        results = self._results(captured, shapes, reuse, out)
-        captured.launch(raw, tensors, addresses, results)
+        except (KeyError, IndexError):
+            made = self._new(key, tensors, addresses, profile)
+            if made is None:
+                return runner.launch(tensors, addresses, shapes, profile, reuse, out)
+            captured, idle = made, self._idle[key]
+        if reuse and out is None:
+            results = captured.outputs
+        elif out is None:
+            results, captured.spare = captured.spare or runner.fresh(shapes), None
+        else:
+            results = [o if o.dtype == own.dtype else own for o, own in zip(out, captured.outputs)]
+        captured.launch(key[0], tensors, addresses, results)
+        if not reuse and out is None:
+            captured.prepare()
         for tensor in tensors:  # it may be another stream's, and dropped before the copy has run
             tensor.record_stream(captured.stream)
         idle.append(captured)
-        return self.runner.given(results, out) if self.runner.casts else results
+        if len(self._used) > 1:
+            self._touch(key)
+        return runner.given(results, out) if runner.casts else results
 
-    def _results(self, captured: _Captured, shapes: Shapes, reuse: bool, out: Outputs) -> list[torch.Tensor]:
-        if out is not None:
-            return [o if o.dtype == own.dtype else own for o, own in zip(out, captured.outputs)]
-        return captured.outputs if reuse else self.runner.fresh(shapes)
+    def _touch(self, key: Key) -> None:
+        """It was used last."""
+        with contextlib.suppress(KeyError):  # another thread dropped it meanwhile
+            self._used.move_to_end(key)
 
-    def _new(self, key: Key, taken: Taken, profile: int | None) -> _Captured | None:
+    def _new(self, key: Key, tensors: Sequence[torch.Tensor], addresses: list[int], profile: int | None) -> _Captured | None:
         """A graph for these shapes on the current stream, or None where there can be none."""
-        if not all(t.numel() for t in taken.tensors):
+        if not all(t.numel() for t in tensors):
             return None
         clear_errors()
         try:
-            captured = self._checked(taken, profile, key[0])
+            captured = self._checked(key, tensors, addresses, profile)
         except driver.CudaError as error:
             self._refuse(str(error))
             return None
@@ -209,13 +232,12 @@ class GraphRunner:
             self._used[key] = None
         return captured
 
-    def _checked(self, taken: Taken, profile: int | None, raw: int) -> _Captured:
+    def _checked(self, key: Key, tensors: Sequence[torch.Tensor], addresses: list[int], profile: int | None) -> _Captured:
         """A graph whose replay gives what a plain call gives, on other inputs than it was captured with."""
-        runner, stream = self.runner, torch.cuda.current_stream()
-        inputs = [t.clone(memory_format=torch.contiguous_format) for t in taken.tensors]
+        (raw, shapes), runner, stream = key, self.runner, torch.cuda.current_stream()
+        inputs = [t.clone(memory_format=torch.contiguous_format) for t in tensors]
         held = runner.contexts.new(stream, profile, own_memory=True)
-        own = Taken(inputs, [t.data_ptr() for t in inputs], taken.shapes)
-        outputs = runner.run_with(held, raw, own.addresses, own.shapes, reuse=True)  # sets the context up, too
+        outputs = runner.run_with(held, raw, [t.data_ptr() for t in inputs], shapes, reuse=True)  # sets the context up, too
         expected = [t.clone() for t in outputs]
         if not all(t.numel() for t in outputs):
             raise driver.CudaError("an output has no elements")
@@ -223,8 +245,8 @@ class GraphRunner:
             tensor.zero_()
         stream.synchronize()
         captured = _Captured(held, inputs, outputs, stream)
-        given = runner.fresh(taken.shapes)
-        captured.launch(raw, taken.tensors, taken.addresses, given)
+        given = runner.fresh(shapes)
+        captured.launch(raw, tensors, addresses, given)
         if not all(map(_close, given, expected)):
             raise driver.CudaError("a replay gave other outputs than a plain call")
         return captured

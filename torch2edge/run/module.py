@@ -21,13 +21,14 @@ from .engine_file import check_built_for_here, describe, pack, unpack, write
 from .graphs import GRAPHS, GraphRunner, why_not_capturable
 from .memory import SharedMemories
 from .quick import Quick
-from .runner import CONTEXTS, SHAPES, Runner, on
+from .runner import CONTEXTS, NOT_CALLED, SHAPES, Runner, on
 from .signature import Signature, refuse_overlaps, written
 from .sizes import Sizes
 from .streams import Streams
 
 __all__ = ["EdgeModule", "ReferenceWarning"]
 
+_is_compiling = torch.compiler.is_compiling
 Fallback = Callable[[Sequence[torch.Tensor]], list[torch.Tensor]]
 
 
@@ -116,12 +117,18 @@ class EdgeModule(nn.Module):
                 its ranges; or ``out`` does not fit.
             ExecutionError: nothing here can run the engine.
         """
+        if _is_compiling():  # Dynamo reads this, and is to read no further
+            return torch.compiler.disable(self._call)(args, kwargs)
         quick = self._quick
         if quick is not None and not kwargs:
             taken = quick.taken(args)
             if taken is not None:
-                results = quick.launch(taken[0], taken[1], self._reuse)
+                results = quick.launch(*taken, self._reuse)
                 return results[0] if self._one_output else unflatten(self.metadata["output_structure"], results)
+        return self._call(args, kwargs)
+
+    def _call(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """A call of which nothing is known yet."""
         if not self.metadata:
             raise ExecutionError("this EdgeModule is empty: load a state dict first, or use torch2edge.load(file)")
         out = self._out(kwargs.pop("out")) if self._takes_out and kwargs.get("out") is not None else None
@@ -159,7 +166,7 @@ class EdgeModule(nn.Module):
 
     def _remember(self, runner: Runner | GraphRunner, tensors: Sequence[torch.Tensor], profile: int | None) -> None:
         """Calls with inputs of these shapes need no further look."""
-        if not Quick.can(self._signature):
+        if not Quick.can(self._signature) or not Quick.knows(tensors):
             return
         if len(self._profiles) >= SHAPES:
             self._profiles.clear()
@@ -184,6 +191,8 @@ class EdgeModule(nn.Module):
                 f"this engine was {describe(self.metadata)} and cannot run here: {reason}. It needs such a GPU and "
                 f"{self.metadata['title']}. (Only a module that was converted in this process can be computed without.)"
             )
+        if torch.cuda.is_current_stream_capturing():
+            raise ExecutionError(NOT_CALLED)
         inputs = [(binding, dtype) for _, dtype, _, binding in self._signature.inputs]
         memory = self._memory.here() if self._memory else None
         runner = Runner(self._plan, inputs, self._outputs, self.metadata["dla_core"], memory, self._contexts)
@@ -199,7 +208,7 @@ class EdgeModule(nn.Module):
                 f"{why_not_executable()}: the reference executor computes this module's outputs, slowly and on the CPU. "
                 f"The engine itself was {describe(self.metadata)}.",
                 ReferenceWarning,
-                stacklevel=6,
+                stacklevel=7,
             )
 
     # ---- how it runs ------------------------------------------------------------------------------------------------

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
 
 from .._trt import carried
+from .contexts import Shapes
 from .graphs import GraphRunner
-from .runner import ALIGNMENT, Runner, Taken
+from .runner import ALIGNMENT, Runner
 from .signature import Signature
 
 __all__ = ["Quick"]
@@ -24,8 +25,11 @@ class Quick:
         profiles: the shapes of inputs that were taken before -> their optimization profile.
     """
 
-    def __init__(self, signature: Signature, runner: Runner | GraphRunner, profiles: Mapping[Any, int | None]) -> None:
-        self.launch, self.index, self.profiles = runner.launch, runner.index, profiles
+    def __init__(
+        self, signature: Signature, runner: Runner | GraphRunner, profiles: dict[Any, int | None]
+    ) -> None:  # fmt: skip
+        self.launch, self.index = runner.launch, runner.index
+        self._profiles = profiles
         self._dtypes = [dtype for _, dtype, _, _ in signature.inputs]
         self._current: Callable[[], int] = torch._C._cuda_getDevice
 
@@ -34,25 +38,31 @@ class Quick:
         """Whether there are such calls: tensors by position, all of which the engine takes in their own dtypes."""
         return signature.simple and all(binding and carried(dtype) == dtype for _, dtype, _, binding in signature.inputs)
 
-    def taken(self, args: Sequence[Any]) -> tuple[Taken, int | None] | None:
-        """The tensors and their optimization profile; None where more is to be looked at, or done."""
-        index = self.index
-        if len(args) != len(self._dtypes) or self._current() != index:
+    @staticmethod
+    def knows(tensors: Sequence[torch.Tensor]) -> bool:
+        """Whether the checks in ``taken`` suffice for these shapes: one element is contiguous whatever its view says."""
+        return all(t.numel() > 1 for t in tensors)
+
+    def taken(self, args: Sequence[Any]) -> tuple[Sequence[torch.Tensor], list[int], Shapes, int | None] | None:
+        """The first arguments of ``launch``; None where more is to be looked at, or done."""
+        index, dtypes = self.index, self._dtypes
+        if len(args) != len(dtypes) or self._current() != index:
             return None
-        addresses = []
-        for tensor, dtype in zip(args, self._dtypes):
+        addresses, shapes = [], []
+        for tensor, dtype in zip(args, dtypes):
             if (
                 type(tensor) is not torch.Tensor or tensor.dtype is not dtype or tensor.get_device() != index
-                or tensor.layout is not torch.strided or not tensor.is_contiguous() or tensor.is_neg()
+                or tensor.layout is not torch.strided or not tensor.is_contiguous()
             ):  # fmt: skip
                 return None
             address = tensor.data_ptr()
-            if not address or address % ALIGNMENT:
+            if address % ALIGNMENT:
                 return None
             addresses.append(address)
-        shapes = tuple([t.shape for t in args])
+            shapes.append(tensor.shape)
+        known = tuple(shapes)
         try:
-            profile = self.profiles[shapes]
+            profile = self._profiles[known]
         except KeyError:
             return None
-        return Taken(args, addresses, () if profile is None else shapes), profile
+        return args, addresses, () if profile is None else known, profile

@@ -7,7 +7,7 @@ import os
 import threading
 import weakref
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 
@@ -17,22 +17,18 @@ from .contexts import Context, Contexts, Shapes
 from .detour import Detour
 from .memory import SharedMemory
 
-__all__ = ["ALIGNMENT", "CONTEXTS", "Runner", "Taken"]
+__all__ = ["ALIGNMENT", "CONTEXTS", "NOT_CALLED", "SHAPES", "Outputs", "Runner", "on"]
 
 ALIGNMENT = 256  # bytes; IExecutionContext.set_tensor_address requires it
 CONTEXTS = 4  # per engine, before idle ones of other streams are taken over
 SHAPES = 256  # whose outputs are remembered
 INT32 = torch.iinfo(torch.int32)
+NOT_CALLED = (
+    "a CUDA graph is captured here, and the engine was not called before: TensorRT sets itself up in its first call, which no "
+    "graph can hold. Call the module once (or module.warmup()) before the capture"
+)
 Outputs = Sequence[torch.Tensor] | None
 _all: weakref.WeakSet[Runner] = weakref.WeakSet()
-
-
-class Taken(NamedTuple):
-    """The tensors of a call that the engine takes, as it takes them."""
-
-    tensors: Sequence[torch.Tensor]
-    addresses: Sequence[int]
-    shapes: Shapes  # of the tensors, where shapes vary; else ()
 
 
 class Runner:
@@ -124,37 +120,46 @@ class Runner:
             ExecutionError: TensorRT failed to enqueue.
         """
         with on(self.index):
-            return self.launch(self.taken(tensors, profile), profile, reuse, out)
+            return self.launch(*self.taken(tensors, profile), profile, reuse, out)
 
-    def taken(self, tensors: Sequence[torch.Tensor], profile: int | None) -> Taken:
-        """Of the tensors of a call those that the engine takes: contiguous, aligned, in its dtypes."""
+    def taken(
+        self, tensors: Sequence[torch.Tensor], profile: int | None
+    ) -> tuple[Sequence[torch.Tensor], list[int], Shapes]:  # fmt: skip
+        """Of the tensors of a call those that the engine takes: contiguous, aligned, in its dtypes.
+
+        Returns:
+            The tensors, their addresses, and their shapes where those vary, else ().
+        """
         ready = [_ready(tensors[i], dtype, name) for i, name, dtype in self._taken]
         shapes = () if profile is None else tuple(tuple(t.shape) for t in ready)
-        return Taken(ready, [t.data_ptr() or self._spare.data_ptr() for t in ready], shapes)
+        return ready, [t.data_ptr() or self._spare.data_ptr() for t in ready], shapes
 
-    def launch(self, taken: Taken, profile: int | None, reuse: bool = False, out: Outputs = None) -> list[torch.Tensor]:
-        """The call itself; this GPU is the current one."""
-        tensors, addresses, shapes = taken
-        raw = self.raw_stream(self.index)
+    def launch(
+        self, tensors: Sequence[torch.Tensor], addresses: list[int], shapes: Shapes, profile: int | None, reuse: bool = False,
+        out: Outputs = None,
+    ) -> list[torch.Tensor]:  # fmt: skip
+        """A call with what ``taken`` gave; this GPU is the current one."""
         if self.forked or self.capturing():
-            return self._aside(taken, profile, out)
+            return self._aside(addresses, shapes, profile, out)
+        raw = self.raw_stream(self.index)
         try:
-            held = self.contexts.idle[raw, profile].pop()
+            idle = self.contexts.idle[profile][raw]
+            held = idle.pop()
         except (KeyError, IndexError):
-            held = self.contexts.take((raw, profile), self.device)
+            held, idle = self.contexts.take(raw, profile, self.device)
         try:
             results = self.run_with(held, raw, addresses, shapes, reuse, out)
         except (torch.cuda.OutOfMemoryError, InputError):
-            self.contexts.idle[raw, profile].append(held)  # for the next call; after other errors it is not trusted
+            idle.append(held)  # for the next call; after other errors it is not trusted
             raise
         stream = held.stream
-        self.contexts.idle[raw, profile].append(held)
+        idle.append(held)
         for tensor in tensors:  # the allocator must not hand their memory to another stream before this one has passed
             tensor.record_stream(stream)
         return self.given(results, out) if self.casts else results
 
     def run_with(
-        self, held: Context, raw: int, addresses: Sequence[int], shapes: Shapes, reuse: bool = False, out: Outputs = None
+        self, held: Context, raw: int, addresses: list[int], shapes: Shapes, reuse: bool = False, out: Outputs = None
     ) -> list[torch.Tensor]:
         """Enqueue on the current stream with a context that is this call's."""
         templates = self._templates.get(shapes)
@@ -164,21 +169,19 @@ class Runner:
             results = [torch.empty_like(t, memory_format=torch.contiguous_format) for t in templates]
         else:
             results = self._chosen(held, shapes, out)
-        told, position = held.told, 0
-        for address in addresses:
-            if told[position] != address:
-                held.context.set_tensor_address(self.names[position], address)
-                told[position] = address
-            position += 1
-        for result in results:
-            address = result.data_ptr() or self._spare.data_ptr()
-            if told[position] != address:
-                held.context.set_tensor_address(self.names[position], address)
-                told[position] = address
-            position += 1
+        now = addresses + [t.data_ptr() for t in results]
+        if now != held.told:
+            self._tell_addresses(held, now)
         if not (held.enqueue(raw) if held.plain else self._enqueue_in_turn(held, raw)):
             raise ExecutionError("TensorRT could not run the engine:\n" + "\n".join(f"  {line}" for line in last_errors()))
         return results
+
+    def _tell_addresses(self, held: Context, now: list[int]) -> None:
+        """The addresses that changed, in the order of ``names``."""
+        for i, (address, before) in enumerate(zip(now, held.told)):
+            if address != before:
+                held.context.set_tensor_address(self.names[i], address or self._spare.data_ptr())
+        held.told = now
 
     def _enqueue_in_turn(self, held: Context, raw: int) -> bool:
         """Enqueue where the stream alone does not see to the order."""
@@ -192,7 +195,7 @@ class Runner:
                 held.done.record(held.stream)
         return enqueued
 
-    def _aside(self, taken: Taken, profile: int | None, out: Outputs) -> list[torch.Tensor]:
+    def _aside(self, addresses: list[int], shapes: Shapes, profile: int | None, out: Outputs) -> list[torch.Tensor]:
         """A call after a fork, or one that the user captures into a graph."""
         if self.forked:
             raise ExecutionError(
@@ -206,13 +209,10 @@ class Runner:
             )
         held = self.contexts.warm(profile)
         if held is None:
-            raise ExecutionError(
-                "a CUDA graph is captured here, and the engine was not called before: TensorRT sets itself up in its first "
-                "call, which no graph can hold. Call the module once (or module.warmup()) before the capture"
-            )
+            raise ExecutionError(NOT_CALLED)
         held.done, held.plain = None, True
         self._in_graphs.append(held)  # that graph's for ever: it replays when it likes
-        results = self.run_with(held, self.raw_stream(self.index), taken.addresses, taken.shapes, False, out)
+        results = self.run_with(held, self.raw_stream(self.index), addresses, shapes, False, out)
         return self.given(results, out) if self.casts else results
 
     # ---- outputs ----------------------------------------------------------------------------------------------------
