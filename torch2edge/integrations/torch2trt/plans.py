@@ -21,10 +21,8 @@ def plan_metadata(
         ExecutionError: nothing here can deserialise it.
         EngineFileError: TensorRT refuses it, or it lacks an input or output of these names.
     """
-    inputs, outputs = (
-        nested(names, flattener and flattener.dict(), is_input)
-        for names, flattener, is_input in ((input_names, input_flattener, True), (output_names, output_flattener, False))
-    )
+    inputs = nested(input_names, input_flattener.dict() if input_flattener else None, is_input=True)
+    outputs = nested(output_names, output_flattener.dict() if output_flattener else None, is_input=False)
     facts = read_plan(plan, origin)
     found = metadata_of(facts, origin, size=len(plan), built_by="torch2trt", inputs=inputs, outputs=outputs)
     return {**found, "from_torch2trt": True}
