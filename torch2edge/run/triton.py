@@ -233,7 +233,7 @@ def _notes(metadata: Mapping[str, Any], inputs: list[Any], profiles: list[int], 
             if row["binding"] and carried != row["dtype"]:
                 yield f"{row['binding']} is {row['dtype']} in the model, and {carried} in the engine: requests have that"
     for name, ranges in metadata.get("dims", {}).items():
-        allowed = " or ".join(f"{ranges[p][0]} to {ranges[p][2]}" for p in profiles)
+        allowed = " or ".join(dict.fromkeys(f"{ranges[p][0]} to {ranges[p][2]}" for p in profiles))
         yield f"{name} lies in {allowed}"
     for constraint in metadata.get("constraints", []):
         yield f"the model demands {Constraint(constraint['condition'], constraint['source'])}, which Triton does not check"

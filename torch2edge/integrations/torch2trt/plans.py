@@ -21,8 +21,8 @@ def plan_metadata(
         ExecutionError: nothing here can deserialise it.
         EngineFileError: TensorRT refuses it, or it lacks an input or output of these names.
     """
-    inputs = nested(input_names, input_flattener.dict() if input_flattener else None, is_input=True)
-    outputs = nested(output_names, output_flattener.dict() if output_flattener else None, is_input=False)
+    inputs = nested(input_names, input_flattener.dict() if input_flattener is not None else None, is_input=True)
+    outputs = nested(output_names, output_flattener.dict() if output_flattener is not None else None, is_input=False)
     facts = read_plan(plan, origin)
     found = metadata_of(facts, origin, size=len(plan), built_by="torch2trt", inputs=inputs, outputs=outputs)
     return {**found, "from_torch2trt": True}
