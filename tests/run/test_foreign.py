@@ -79,6 +79,13 @@ def test_torch2trts(plan: bytes, tmp_path: Path, zipped: bool) -> None:
     assert found.header == {k: v for k, v in state.items() if k != "engine"}
 
 
+@pytest.mark.skipif(LOADS_BYTEARRAYS, reason="torch.load(weights_only=True) takes a bytearray here")
+def test_an_old_torch_cannot_read_torch2trts_safely(plan: bytes, tmp_path: Path) -> None:
+    refused(
+        tmp_path / "m.pth", saved({"engine": bytearray(plan), **NAMES}), r"cannot read .* safely.*Load it with a newer torch"
+    )
+
+
 @takes_bytearrays
 def test_what_our_trt_module_saved_needs_no_gpu(tmp_path: Path) -> None:
     net = nn.Linear(4, 3).eval()
@@ -166,6 +173,7 @@ OTHERS = {
     "nothing": (lambda: b"", "is empty: 0 bytes"),
     "a few bytes": (lambda: b"abcdef", "too short for an engine: 6 bytes"),
     "a pointer": (lambda: b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 1\n", "git lfs pull"),
+    "a script": (lambda: b"import torch\n\nprint(torch.ones(3))\n" * 9, "is a text file"),
     "a page": (lambda: b"<!DOCTYPE html><html>" + b" " * 99, "page of HTML"),
     "gzip": (lambda: b"\x1f\x8b\x08" + bytes(99), "compressed by gzip. Unpack it"),
     "a library": (lambda: b"\x7fELF" + bytes(99), "a shared library"),
@@ -188,7 +196,7 @@ OTHERS = {
 }  # fmt: skip
 
 
-@pytest.mark.filterwarnings("ignore:.*torch.jit:DeprecationWarning")
+@pytest.mark.filterwarnings("ignore:.*torch.jit:DeprecationWarning", "ignore:.*torch.jit:FutureWarning")
 @pytest.mark.parametrize(("make", "what"), OTHERS.values(), ids=OTHERS)
 def test_what_is_no_engine_is_named(make: Any, what: str, tmp_path: Path) -> None:
     refused(tmp_path / "m.engine", make(), what)

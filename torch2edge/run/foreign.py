@@ -120,12 +120,19 @@ def _from_bytes(data: bytes, origin: str) -> Found:
         raise EngineFileError(f"{origin} is no engine: it holds weights (safetensors). {_CONVERT}")
     if data[4:5] == b"{":
         return _from_ultralytics(data, origin)
+    if _is_text(data):
+        raise EngineFileError(f"{origin} is no engine: it is a text file. Give the engine's file.")
     if len(data) < _SNIFFED:
         raise EngineFileError(
             f"{origin} was not saved by torch2edge, and is too short for an engine: {len(data)} bytes. Copy it again, or "
             "convert the model again."
         )
     return Found("plan", data)
+
+
+def _is_text(data: bytes) -> bool:
+    """A plan has zeros right at its beginning."""
+    return len(data) >= 8 and not any(byte < 9 or 13 < byte < 32 for byte in data[:_SNIFFED])
 
 
 def _is_onnx(data: bytes, origin: str) -> bool:
