@@ -6,6 +6,7 @@ import os
 from collections.abc import Sequence
 from typing import Any
 
+from ._trt import load_plugins, why_not_executable
 from .errors import ConfigError, EngineFileError
 from .run import EdgeModule
 from .run.engine_file import check_built_for_here
@@ -36,6 +37,8 @@ def load(path: str | os.PathLike[str], *, dla_core: int | None = None) -> EdgeMo
         ExecutionError: others built it, and TensorRT cannot run here.
     """
     origin, found = os.fspath(path), recognised(path)
+    if not why_not_executable():
+        load_plugins()  # it may hold some, and a new process does not know them
     if found.metadata is None:
         return EdgeModule(found.plan, described(found, origin, dla_core))
     metadata = found.metadata
