@@ -77,10 +77,11 @@ def recognised(path: str | os.PathLike[str]) -> Found:
     try:
         with open(path, "rb") as file:
             start = file.read(_SNIFFED)
-            rest = b"" if _of_torch(start) else file.read()
+            file.seek(0)
+            data = b"" if _of_torch(start) else file.read()
     except OSError as error:
         raise EngineFileError(f"cannot read {origin}: {error.strerror}") from error
-    return _from_torch(Path(path), start, origin) if _of_torch(start) else _from_bytes(start + rest, origin)
+    return _from_torch(Path(path), start, origin) if _of_torch(start) else _from_bytes(data, origin)
 
 
 def own_metadata(header: Any, plan: bytes, origin: str) -> dict[str, Any]:
