@@ -260,6 +260,7 @@ def metadata_of(
         "compute_capabilities": _compute_capabilities(facts),
         "precision": report.precision,
         "dla_core": dla_core,
+        "on_dla": dla_core is not None,
         "model": "",
         "parameters": list(inputs.bindings) if _is_flat(inputs.structure) else [],
         "defaults": {},
