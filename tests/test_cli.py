@@ -223,7 +223,7 @@ WRONG = {
     "a core without DLA": (convert("--dla-core", "0"), ["dla_core"]),
     "rewrites without DLA": (convert("--dla-rewrites"), ["dla_rewrites=True, but neither"]),
     "no such engine": (["inspect", "no.engine"], ["cannot read no.engine", "No such file"]),
-    "a foreign file": (["inspect", "model.py"], ["was not saved by torch2edge"]),
+    "a foreign file": (["inspect", "model.py"], ["model.py is no engine: it is a text file"]),
 }  # fmt: skip
 
 
@@ -362,7 +362,7 @@ def test_a_bug_is_called_one(capsys, monkeypatch):
     def fails(path: str) -> None:
         raise AssertionError("surprise")
 
-    monkeypatch.setattr("torch2edge.cli.inspect.read", fails)
+    monkeypatch.setattr("torch2edge.cli.inspect.recognised", fails)
     assert main(["inspect", "x.engine"]) == 3
     assert "internal error: AssertionError: surprise" in capsys.readouterr().err
 

@@ -11,13 +11,17 @@ import textwrap
 from pathlib import Path
 
 import pytest
+import torch
+from support.triton import needs_schema, parsed
 
 import torch2edge
+from torch2edge import Input
 from torch2edge.cli.main import parser
 from torch2edge.run.engine_file import MAGIC
+from torch2edge.run.triton import TritonOptions, config
 
 ROOT = Path(__file__).parent.parent
-DOCUMENTS = ("README.md", "CONTRIBUTING.md", "CHANGELOG.md", "converters/README.md", "docs/dla.md")
+DOCUMENTS = ("README.md", "CONTRIBUTING.md", "CHANGELOG.md", "converters/README.md", "docs/dla.md", "docs/serving.md")
 BLOCK = re.compile(r"^([ ]*)```(\w+)\n(.*?)^[ ]*```", re.MULTILINE | re.DOTALL)
 QUIET = """
 import warnings, torch2edge
@@ -25,6 +29,13 @@ warnings.simplefilter("error")
 warnings.simplefilter("ignore", torch2edge.ReferenceWarning)  # there may be no GPU here
 warnings.filterwarnings("ignore", message=".*LeafSpec", category=FutureWarning)  # torch.onnx.export's own
 """
+
+
+class Images(torch.nn.Module):
+    """A thousand classes."""
+
+    def forward(self, x):
+        return x.flatten(1)[:, :1000]
 
 
 def blocks(document: str, language: str) -> list[str]:
@@ -98,6 +109,21 @@ def test_the_plan_of_the_dla_document_is_printed(tmp_path):
     assert "\nFalse\n[['conv1/convolution', " in printed
     assert "'DLA_MANAGED_SRAM': 1048576" in printed
     assert len(blocks("docs/dla.md", "py")) == 2  # what needs a board, and is not run
+
+
+def test_the_plan_of_the_serving_document_is_written(tmp_path):
+    assert "wrote linear.plan" in run(QUIET + "\n".join(blocks("docs/serving.md", "python")), tmp_path)
+    assert (tmp_path / "linear.plan").stat().st_size > 1000
+
+
+@needs_schema
+def test_the_config_of_the_serving_document_is_what_export_writes(tmp_path):
+    module = torch2edge.convert(Images().eval(), [Input(("n", 3, 224, 224), dims={"n": (1, 8, 16)})], verify=False)
+    new = {"tensorrt": "tensorrt", "version": "10.3.0", "title": "TensorRT 10.3.0", "target": "NVIDIA A100", "model": "ResNet"}
+    text, _ = config({**module.metadata, **new}, TritonOptions("resnet18"))
+    (shown,) = blocks("docs/serving.md", "pbtxt")
+    assert text == shown
+    assert parsed(shown).max_batch_size == 16
 
 
 def commands() -> list[tuple[str, str]]:

@@ -31,7 +31,13 @@ FLOOR = (
 GROUND = {f"torch2edge.{name}" for name in FLOOR}
 PUBLIC = {"torch2edge", "torch2edge.api"}  # what the doors to other libraries stand on
 # Its TRTModule is an EdgeModule with another state dict, and it hands the network to its users' converters.
-FOR_TORCH2TRT = {"torch2edge.lower.network", "torch2edge.run", "torch2edge.run.engine_file"}
+FOR_TORCH2TRT = {
+    "torch2edge.lower.network",
+    "torch2edge.run",
+    "torch2edge.run.engine_file",
+    "torch2edge.run.foreign",
+    "torch2edge.run.plain",
+}
 FOR_CONVERTERS = {"torch2edge.lower.registry", "torch2edge.lower.network", "torch2edge.graph"}
 
 
@@ -108,6 +114,7 @@ def test_only_api_and_the_command_know_the_stages():
         "dla_loadable",
         "dla_planning",
         "fitting",
+        "loading",
         "marked",
         "partition",
         "partition_data",

@@ -27,13 +27,14 @@ from .report import Report  # noqa: E402
 from .run.graphs import GraphWarning  # noqa: E402
 from .run.module import EdgeModule, ReferenceWarning  # noqa: E402
 from .run.partition import PartitionedModule, PartitionReport, PartitionWarning  # noqa: E402
+from .serving import Exported, export  # noqa: E402
 from .shapes import Input  # noqa: E402
 from .sparsity import sparsify_2to4  # noqa: E402
 
 __version__ = "0.1.0"
 
 __all__ = [
-    "Calibration", "CalibrationWarning", "Comparison", "DLAWarning", "DlaPlan", "EdgeModule", "GraphWarning", "Input",
-    "PartitionReport", "PartitionWarning", "PartitionedModule", "Plan", "ReferenceWarning", "Report", "build_loadable",
-    "compare", "convert", "converter", "load", "plan", "plan_dla", "sparsify_2to4", "trt", *errors.__all__,
+    "Calibration", "CalibrationWarning", "Comparison", "DLAWarning", "DlaPlan", "EdgeModule", "Exported",
+    "GraphWarning", "Input", "PartitionReport", "PartitionWarning", "PartitionedModule", "Plan", "ReferenceWarning", "Report",
+    "build_loadable", "compare", "convert", "converter", "export", "load", "plan", "plan_dla", "sparsify_2to4", "trt", *errors.__all__,
 ]  # fmt: skip

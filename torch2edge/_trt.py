@@ -277,6 +277,12 @@ def carried(dtype: torch.dtype) -> torch.dtype:
     return torch.int32 if dtype == torch.int64 and not capabilities().int64 else dtype
 
 
+def carried_by(dtype: str, name: str, version: str) -> str:
+    """The same by the names of dtypes, for an engine of any TensorRT: ``carried_by("int64", "tensorrt", "8.6.0")``."""
+    old = name == "tensorrt" and int(version.partition(".")[0]) < 10
+    return "int32" if dtype == "int64" and old else dtype
+
+
 def inside(dtype: torch.dtype) -> torch.dtype:
     """The torch dtype in which values of ``dtype`` travel between layers: TensorRT takes UINT8 at inputs and outputs only."""
     return torch.int32 if dtype == torch.uint8 else carried(dtype)

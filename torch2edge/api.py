@@ -1,4 +1,4 @@
-"""convert() and load(): the stages in order. Nothing else lives here."""
+"""convert(): the stages in order. Nothing else lives here; load() is in ``loading``."""
 
 from __future__ import annotations
 
@@ -24,6 +24,7 @@ from .errors import (
 )
 from .graph import Graph
 from .inputs import device_of, fixed_inputs, positional, read_inputs
+from .loading import load
 from .lower import OnnxFile, Registry, registry
 from .modules import by_path
 from .options import FALLBACKS, DLAWarning, Options
@@ -32,8 +33,8 @@ from .partition_data import whole_data
 from .placement import prepare_dla, truth
 from .prepare import Call, calibration_of
 from .roads import Kept, configure, graph_of, network, opened
-from .run import EdgeModule, PartitionedModule, read
-from .run.engine_file import FORMAT, check_built_for_here
+from .run import EdgeModule, PartitionedModule
+from .run.engine_file import FORMAT
 from .search import goal_of, search
 from .shapes import Dynamic
 from .sparsity import sparsity_note
@@ -308,25 +309,6 @@ def _refuse_dynamic(options: Options, declared: Dynamic, file: OnnxFile | None) 
     if declared and options.wants_dla():
         names = ", ".join(map(str, declared.dims.values()))
         raise ConfigError(f"the DLA takes no dynamic shapes, but {names}. Convert with fixed shapes, or for the GPU.")
-
-
-def load(path: str | os.PathLike[str], *, dla_core: int | None = None) -> EdgeModule:
-    """The module saved by ``EdgeModule.save``.
-
-    Args:
-        dla_core: the DLA core to run on, in the place of the one that it was built for.
-
-    Raises:
-        ConfigError: a core for an engine that was not built for a DLA.
-        EngineFileError: no such file, foreign or damaged bytes, or built for another TensorRT or GPU.
-    """
-    metadata, plan = read(path)
-    check_built_for_here(metadata, os.fspath(path))
-    if dla_core is not None:
-        if metadata["dla_core"] is None:
-            raise ConfigError(f"dla_core={dla_core!r}: {os.fspath(path)} was not built for a DLA core")
-        metadata["dla_core"] = dla_core
-    return EdgeModule(plan, metadata)
 
 
 class _Clock:

@@ -80,6 +80,7 @@ class Report:
     original: str = "PyTorch"  # what the engine was compared with
     precisions: dict[str, str] = field(default_factory=dict)  # what max_error= or metric= found, for precisions=
     placements: list[PlacementRow] = field(default_factory=list)  # where a DLA took part
+    built_by: str = ""  # who, where it was not torch2edge
 
     def to_dict(self) -> dict[str, Any]:
         """The report as plain dicts, lists, strings and numbers."""
@@ -98,16 +99,18 @@ class Report:
         """Two tables and what else there is to know."""
         size = f"{self.engine_bytes / 2**20:.1f} MiB"
         stages = ", ".join(f"{name} {seconds:.2f} s" for name, seconds in self.timings.items())
-        head = f"{self.tensorrt}, for {self.target}, {self.precision}, {size}\n{stages}"
-        modules = table(
-            ["module", "class", "ops", "layers", "device", "precision"],
-            [[m.path or "(model)", m.kind, m.ops, m.layers, m.device, m.precision] for m in self.modules],
-        )
+        head = f"{self.tensorrt}, for {self.target}, {self.precision}, {size}\n{stages}".rstrip()
+        modules = [] if self.built_by else [self.modules_text()]
         dims = [self.dims_text()] if self.dims else []
         placed = [self.placements_text()] if self.placements else []
         return "\n\n".join(
-            [head, *dims, modules, *placed, self.check_text(), *([] if not self.notes else ["\n".join(self.notes)])]
+            [head, *dims, *modules, *placed, self.check_text(), *([] if not self.notes else ["\n".join(self.notes)])]
         )
+
+    def modules_text(self) -> str:
+        """A row per module."""
+        rows = [[m.path or "(model)", m.kind, m.ops, m.layers, m.device, m.precision] for m in self.modules]
+        return table(["module", "class", "ops", "layers", "device", "precision"], rows)
 
     def dims_text(self) -> str:
         """The sizes that vary: a row per dim and optimization profile, then what the model demands of them."""
@@ -122,6 +125,8 @@ class Report:
 
     def check_text(self) -> str:
         """The check alone: a row per output."""
+        if self.built_by:
+            return f"not checked: built by {self.built_by}"
         return check_table(self.check, self.checked_by, self.tolerance, self.original)
 
 

@@ -13,6 +13,7 @@ from ..errors import Torch2EdgeError, VerificationError
 from .convert import add_convert
 from .dla_log import add_dla_log
 from .doctor import add_doctor
+from .export import add_export
 from .inspect import add_inspect
 from .ops import add_ops
 from .plan import add_plan
@@ -69,6 +70,6 @@ def parser() -> argparse.ArgumentParser:
     )
     top.add_argument("--version", action="version", version=f"torch2edge {__version__}")
     commands = top.add_subparsers(title="commands", metavar="COMMAND", required=True)
-    for add in (add_convert, add_plan, add_plan_dla, add_dla_log, add_inspect, add_ops, add_doctor):
+    for add in (add_convert, add_plan, add_plan_dla, add_dla_log, add_inspect, add_export, add_ops, add_doctor):
         add(commands, common)
     return top

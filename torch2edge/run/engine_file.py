@@ -38,8 +38,8 @@ def unpack(data: bytes, origin: str) -> tuple[dict[str, Any], bytes]:
         EngineFileError: foreign, truncated or damaged bytes.
     """
     if not data.startswith(MAGIC):
-        hint = "perhaps it is a bare TensorRT plan (trtexec, ultralytics)" if len(data) > len(MAGIC) else "it is too short"
-        raise EngineFileError(f"{origin} was not saved by torch2edge: {hint}. Convert the model again and save that.")
+        hint = "it is too short" if len(data) <= len(MAGIC) else "if others built it, torch2edge.load reads their files"
+        raise EngineFileError(f"{origin} was not saved by torch2edge: {hint}. Or convert the model again and save that.")
     if len(data) < len(MAGIC) + 8 + DIGEST or hashlib.sha256(data[:-DIGEST]).digest() != data[-DIGEST:]:
         raise EngineFileError(
             f"{origin} is truncated or damaged: its checksum does not match its {len(data)} bytes. Copy it again, or convert "

@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from .._trt import capabilities, carried, clear_errors, last_errors, logger, trt, why_not_executable
+from .._trt import capabilities, carried, clear_errors, last_errors, load_plugins, logger, trt, why_not_executable
 from ..errors import ExecutionError, InputError
 from .contexts import Context, Contexts, Shapes
 from .detour import Detour
@@ -63,6 +63,7 @@ class Runner:
         self.raw_stream: Callable[[int], int] = torch._C._cuda_getCurrentRawStream
         self.capturing: Callable[[], bool] = torch._C._cuda_isCurrentStreamCapturing
         self.device = torch.device("cuda", self.index)
+        load_plugins()
         self._runtime = trt.Runtime(logger())
         if dla_core is not None:
             self._runtime.DLA_core = dla_core  # the engine captures it when it is deserialised
@@ -248,6 +249,8 @@ class Runner:
             if shapes and (missing := context.infer_shapes()):
                 raise ExecutionError(f"TensorRT cannot tell all shapes: {', '.join(missing)}: " + "; ".join(last_errors(2)))
             asked = [tuple(context.get_tensor_shape(n)) if shapes else shape for n, _, shape in self.outputs]
+            if any(size < 0 for shape in asked for size in shape):
+                raise ExecutionError(f"TensorRT does not know the outputs' shapes before the call: {asked}")
             if len(self._templates) >= SHAPES:
                 self._templates.pop(next(iter(self._templates)))
             self._templates[shapes] = [self._spread(d, shape) for (_, d, _), shape in zip(self.outputs, asked)]
