@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import statistics
+import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import asdict, dataclass, field
@@ -78,7 +79,7 @@ def benchmark(
     watched = watching(device=device.index) if monitor else None
     name = _form(module, settings)
     with ExitStack() as stack:
-        stack.enter_context(_graphed(module, settings))
+        stack.enter_context(_graphed(module, settings, call))
         first = contender_of(name, module, *call, device, settings, cuda_graph and not isinstance(module, EdgeModule))
         stack.callback(first.close)
         rivals = [] if compare is None else _begun(_rivals(module, compare, device, settings), call, device, settings, stack)
@@ -200,23 +201,41 @@ def _tried(module: nn.Module, args: list[Any], kwargs: dict[str, Any]) -> Call:
 
 
 @contextmanager
-def _graphed(module: nn.Module, settings: Settings) -> Iterator[None]:
-    """An EdgeModule with its own CUDA graphs switched on."""
-    if not (settings.cuda_graph and isinstance(module, EdgeModule)):
+def _graphed(module: nn.Module, settings: Settings, call: Call) -> Iterator[None]:
+    """An EdgeModule with its own CUDA graphs switched on, if it can have any."""
+    if not settings.cuda_graph or not isinstance(module, EdgeModule) or _has_graphs(module):
         yield
         return
     edge: Any = module
     edge.enable_cuda_graph()
     try:
+        _check_graph(edge, call)
         yield
     finally:
         edge.disable_cuda_graph()
 
 
+def _check_graph(module: EdgeModule, call: Call) -> None:
+    """An engine that no graph can hold goes on without, after a warning: its times must not be told as a graph's."""
+    with warnings.catch_warnings(record=True) as told, torch.no_grad():
+        warnings.simplefilter("always")
+        module(*call[0], **call[1])
+    for warning in told:
+        if warning.category.__name__ == "GraphWarning":
+            raise ConfigError(f"benchmark: cuda_graph=True: {warning.message}")
+        warnings.warn_explicit(warning.message, warning.category, warning.filename, warning.lineno)
+
+
+def _has_graphs(module: nn.Module) -> bool:
+    """Whether an EdgeModule replays CUDA graphs already."""
+    return bool(getattr(module, "_graphs", 0))
+
+
 def _form(module: nn.Module, settings: Settings) -> str:
     """``ResNet, engine``, ``ResNet, engine, CUDA graph``, ``ResNet, PyTorch eager``"""
     if isinstance(module, EdgeModule):
-        return f"{module.metadata['model']}, engine{', CUDA graph' if settings.cuda_graph else ''}"
+        graph = ", CUDA graph" if settings.cuda_graph or _has_graphs(module) else ""
+        return f"{module.metadata['model']}, engine{graph}"
     return f"{type(module).__name__}, PyTorch {'CUDA graph' if settings.cuda_graph else 'eager'}"
 
 

@@ -142,6 +142,7 @@ def test_a_cuda_graph_of_an_engine(engine: torch2edge.EdgeModule) -> None:
     result = benchmark(engine, inputs, **SHORT, cuda_graph=True)
     assert result.queries == 20
     assert result.name == "Sequential, engine, CUDA graph"
+    assert benchmark(engine, inputs, **SHORT).name == "Sequential, engine", "the graphs were left on"
 
 
 def test_a_module_that_cannot_be_captured_is_refused() -> None:

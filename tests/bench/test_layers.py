@@ -13,6 +13,7 @@ import torch2edge
 from torch2edge.bench import LayerProfile
 from torch2edge.bench.layers import modules_of
 from torch2edge.errors import ConfigError, ExecutionError, InputError
+from torch2edge.run.layer_times import _recorder
 
 KNOWN = ("", "layer1", "layer1.0", "layer1.0.conv1", "layer1.0.relu", "layer1.1.conv1", "fc")
 
@@ -84,6 +85,13 @@ def test_without_a_gpu_an_engine_has_no_times():
     module = torch2edge.convert(nn.Linear(3, 2).eval(), [torch.randn(1, 3)], verify=False)
     with pytest.raises(ExecutionError, match="no NVIDIA GPU"):
         torch2edge.profile(module, [torch.randn(1, 3)])
+
+
+def test_the_recorder_adds_up_the_turns_of_a_loop():
+    recorder = _recorder()
+    for name, milliseconds in (("loop/add", 1.0), ("fc/addmm", 0.5), ("loop/add", 2.0)):
+        recorder.report_layer_time(name, milliseconds)
+    assert recorder.times == {"loop/add": 3.0, "fc/addmm": 0.5}
 
 
 # ---- on a GPU -----------------------------------------------------------------------------------------------------------

@@ -10,6 +10,7 @@ import torch
 from .._trt import carried, last_errors, trt
 from ..errors import ExecutionError
 from .module import EdgeModule
+from .runner import Runner
 
 __all__ = ["layer_times"]
 
@@ -29,7 +30,7 @@ def layer_times(module: EdgeModule, tensors: Sequence[torch.Tensor], calls: int)
         ExecutionError: nothing here can execute the engine, TensorRT failed, or its profiler reported nothing.
     """
     torch.cuda.synchronize()  # the tensors may still be written
-    runner = module._make_runner()
+    runner = _runner(module)
     profile = module._sizes.profile(tensors) if module._sizes else None
     stream = torch.cuda.Stream()
     with torch.cuda.stream(stream):
@@ -52,6 +53,16 @@ def layer_times(module: EdgeModule, tensors: Sequence[torch.Tensor], calls: int)
     return times
 
 
+def _runner(module: EdgeModule) -> Runner:
+    """Of this engine, without what the module itself may have switched on, as CUDA graphs."""
+    inputs = [(row["binding"], getattr(torch, row["dtype"])) for row in module.metadata["inputs"]]
+    return Runner(module._plan, inputs, _outputs(module), module.metadata["dla_core"])
+
+
+def _outputs(module: EdgeModule) -> list[tuple[str, torch.dtype, tuple[Any, ...]]]:
+    return [(row["binding"], getattr(torch, row["dtype"]), tuple(row["shape"])) for row in module.metadata["outputs"]]
+
+
 def _recorder() -> Any:
     class Recorder(trt.IProfiler):  # type: ignore[misc]
         def __init__(self) -> None:
@@ -67,9 +78,10 @@ def _recorder() -> Any:
 def _bind(context: Any, module: EdgeModule, tensors: Sequence[torch.Tensor], dynamic: bool) -> list[torch.Tensor]:
     """Tell the context where its inputs and outputs are; they must outlive its calls."""
     kept = []
-    for (_, dtype, _, name), tensor in zip(module._inputs, tensors):
+    for row, tensor in zip(module.metadata["inputs"], tensors):
+        name = row["binding"]
         if name:
-            kept.append(tensor.to(carried(dtype), copy=True).contiguous())
+            kept.append(tensor.to(carried(tensor.dtype), copy=True).contiguous())
             if dynamic and not context.set_input_shape(name, tuple(tensor.shape)):
                 raise ExecutionError(
                     f"TensorRT refused the shape {tuple(tensor.shape)} of {name}: {'; '.join(last_errors(2))}"
@@ -77,7 +89,7 @@ def _bind(context: Any, module: EdgeModule, tensors: Sequence[torch.Tensor], dyn
             context.set_tensor_address(name, kept[-1].data_ptr())
     if dynamic and (missing := context.infer_shapes()):
         raise ExecutionError(f"TensorRT cannot tell all shapes: {', '.join(missing)}: {'; '.join(last_errors(2))}")
-    for name, dtype, shape in module._outputs:
+    for name, dtype, shape in _outputs(module):
         sizes = tuple(context.get_tensor_shape(name)) if dynamic else shape
         kept.append(torch.empty(sizes, dtype=carried(dtype), device="cuda"))
         kept[-1] = kept[-1] if kept[-1].numel() else torch.empty(1, device="cuda")  # no null addresses
