@@ -17,7 +17,7 @@ from torch2edge.cli.main import parser
 from torch2edge.run.engine_file import MAGIC
 
 ROOT = Path(__file__).parent.parent
-DOCUMENTS = ("README.md", "CONTRIBUTING.md", "CHANGELOG.md", "converters/README.md", "docs/dla.md")
+DOCUMENTS = ("README.md", "CONTRIBUTING.md", "CHANGELOG.md", "converters/README.md", "docs/dla.md", "docs/benchmark.md")
 BLOCK = re.compile(r"^([ ]*)```(\w+)\n(.*?)^[ ]*```", re.MULTILINE | re.DOTALL)
 QUIET = """
 import warnings, torch2edge
@@ -98,6 +98,14 @@ def test_the_plan_of_the_dla_document_is_printed(tmp_path):
     assert "\nFalse\n[['conv1/convolution', " in printed
     assert "'DLA_MANAGED_SRAM': 1048576" in printed
     assert len(blocks("docs/dla.md", "py")) == 2  # what needs a board, and is not run
+
+
+def test_the_benchmark_of_its_document_runs(tmp_path):
+    printed = run(QUIET + "\n".join(blocks("docs/benchmark.md", "python")), tmp_path)
+    assert "throughput" in printed
+    assert "timed by the host's clock" in printed
+    assert (tmp_path / "resnet18.json").stat().st_size > 500
+    assert len(blocks("docs/benchmark.md", "py")) == 2  # what needs a GPU, and is not run
 
 
 def commands() -> list[tuple[str, str]]:

@@ -17,7 +17,7 @@ from ._trt import why_not_executable
 from .bench import Benchmark, LayerProfile, Rival, Settings, WarmUp, contender_of, figures_of
 from .bench import monitor as watching
 from .bench.advice import warnings_of
-from .bench.contender import Contender, Run
+from .bench.contender import Contender, Run, heap_left_alone
 from .bench.rounds import ROUNDS, in_rounds, joined, ratios
 from .errors import ConfigError, ExecutionError, InputError, Torch2EdgeError, TrainingModeError
 from .inputs import device_of, positional
@@ -83,6 +83,7 @@ def benchmark(
         first = contender_of(name, module, *call, device, settings, cuda_graph and not isinstance(module, EdgeModule))
         stack.callback(first.close)
         rivals = [] if compare is None else _begun(_rivals(module, compare, device, settings), call, device, settings, stack)
+        stack.enter_context(heap_left_alone())
         warm = first.warm_up(warmup)
         with watched or nullcontext():
             base = _in_rounds(first, rivals, settings)
@@ -152,8 +153,12 @@ def _check_module(module: Any, what: str) -> None:
 def _device(module: nn.Module, args: list[Any], kwargs: dict[str, Any]) -> torch.device:
     """Where the module runs: its parameters', else its inputs'; an engine's is the current GPU."""
     state = [*module.parameters(), *module.buffers()]
-    if any(isinstance(m, EdgeModule) for m in module.modules()) or (state and state[0].device.type == "cuda"):
-        return torch.device("cuda", state[0].device.index if state and state[0].is_cuda else torch.cuda.current_device())
+    if any(isinstance(m, EdgeModule) for m in module.modules()):
+        if any(not t.is_cuda for t in state):
+            raise ConfigError(
+                "benchmark: the module has engines inside, but parts of it are on the CPU: call module.cuda() first"
+            )
+        return state[0].device if state else torch.device("cuda", torch.cuda.current_device())
     tensors = flatten_call(args, kwargs)[0]
     device = device_of(module) if state or not tensors else tensors[0].device
     if device.type not in ("cpu", "cuda"):

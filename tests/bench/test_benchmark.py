@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import time
 from pathlib import Path
@@ -136,6 +137,15 @@ def test_no_gradients_are_recorded_and_the_module_is_left_as_it_was():
     assert all(torch.equal(before[k], v) for k, v in model.state_dict().items())
 
 
+def test_the_garbage_collector_leaves_the_heap_alone_meanwhile():
+    counts: list[int] = []
+    module = small()
+    module.register_forward_hook(lambda _m, _i, _o: counts.append(gc.get_freeze_count()))
+    benchmark(module, [X], **SHORT)
+    assert counts[-1] > 0
+    assert gc.get_freeze_count() == 0
+
+
 # ---- rounds -------------------------------------------------------------------------------------------------------------
 
 
@@ -182,6 +192,15 @@ def test_compared_with_the_model_in_its_other_forms(monkeypatch):
     text = str(result)
     assert "compared in 10 rounds" in text
     assert "PyTorch float32, eager" in text
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("default")  # inductor's own
+def test_compared_with_the_really_compiled_model():
+    model = small()
+    (compiled,) = benchmark(model, [X], **SHORT, compare=model).rivals
+    assert compiled.why_not == ""
+    assert compiled.lowest > 0
 
 
 def test_a_form_that_does_not_run_is_told_with_its_reason(monkeypatch):

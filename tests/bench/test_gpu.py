@@ -196,6 +196,8 @@ def test_inputs_of_another_shape(engine: torch2edge.EdgeModule) -> None:
 
 def test_an_engine_inside_of_a_module(engine: torch2edge.EdgeModule) -> None:
     outer = nn.Sequential(engine, nn.ReLU()).eval()
+    with pytest.raises(ConfigError, match="parts of it are on the CPU"):
+        benchmark(nn.Sequential(engine, nn.Conv2d(16, 4, 1)).eval(), [torch.randn(2, 3, 64, 64)])
     assert benchmark(outer, [torch.randn(2, 3, 64, 64)], **SHORT).clock == "CUDA events"
     with pytest.raises(ConfigError, match="engines inside"):
         benchmark(outer, [torch.randn(2, 3, 64, 64)], cuda_graph=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import statistics
 import time
 from collections.abc import Iterator, Sequence
@@ -13,7 +14,7 @@ import torch
 
 from .lanes import Lane, Query
 
-__all__ = ["Contender", "Run", "WarmUp"]
+__all__ = ["Contender", "Run", "WarmUp", "heap_left_alone"]
 
 WINDOW = 0.05  # seconds
 WINDOW_CALLS = 3
@@ -37,6 +38,19 @@ class WarmUp:
     calls: int
     seconds: float
     stable: bool | None  # None: it was of a fixed length
+
+
+@contextlib.contextmanager
+def heap_left_alone() -> Iterator[None]:
+    """Python's garbage collector looks at new objects only: else it walks through all of torch's in the midst of a call."""
+    if gc.get_freeze_count():  # somebody has done so already
+        yield
+        return
+    gc.freeze()
+    try:
+        yield
+    finally:
+        gc.unfreeze()
 
 
 class Contender:

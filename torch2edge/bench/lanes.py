@@ -87,7 +87,6 @@ class DeviceLane:
         self._transfers = settings.data_transfers
         self._stream, self._in, self._out = (torch.cuda.Stream() for _ in range(3))
         self._slots = [_Slot(*make(self._stream), blocking=not settings.spin_wait) for _ in range(DEPTH)]
-        self._device = self._stream.device
         self._next = 0
         self.queries: list[Query] = []
 
