@@ -112,6 +112,12 @@ def test_without_a_gpu_an_engine_file_is_refused(capsys):
     assert "--device cuda: no NVIDIA GPU" in refused(capsys, *CPU[:4], "--device", "cuda")
 
 
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a driver here")
+def test_a_monitor_without_a_driver_is_refused_before_anything_is_measured(capsys):
+    pytest.importorskip("pynvml", reason="nvidia-ml-py is not installed (extra monitor)")
+    assert "no NVIDIA driver here" in refused(capsys, *CPU, "--monitor")
+
+
 @pytest.mark.parametrize(("given", "drawn"), [([], (2, 3, 16, 16)), ([(4, 3, 16, 16)], (4, 3, 16, 16))])
 def test_an_engines_inputs_are_of_its_opt_shapes_or_as_given(given, drawn):
     class Two(nn.Module):

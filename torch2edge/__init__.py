@@ -34,8 +34,8 @@ from .sparsity import sparsify_2to4  # noqa: E402
 __version__ = "0.1.0"
 
 __all__ = [
-    "Benchmark", "Calibration", "CalibrationWarning", "Comparison", "DLAWarning", "DlaPlan", "EdgeModule", "Input",
-    "PartitionReport", "PartitionWarning", "PartitionedModule", "Plan", "ReferenceWarning", "Report", "benchmark",
-    "build_loadable", "compare", "convert", "converter", "load", "monitor", "plan", "plan_dla", "profile",
-    "sparsify_2to4", "trt", *errors.__all__,
+    "Calibration", "CalibrationWarning", "Comparison", "DLAWarning", "DlaPlan", "EdgeModule", "Input",
+    "PartitionReport", "PartitionWarning", "PartitionedModule", "Plan", "ReferenceWarning", "Report", "build_loadable",
+    "compare", "convert", "converter", "load", "plan", "plan_dla", "sparsify_2to4", "trt", *errors.__all__,
+    "Benchmark", "benchmark", "monitor", "profile",
 ]  # fmt: skip

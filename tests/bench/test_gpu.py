@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import subprocess
 import sys
 import textwrap
@@ -15,7 +16,8 @@ from torch import nn
 
 import torch2edge
 from torch2edge import ConfigError, InputError, benchmark
-from torch2edge.bench import time_cuda
+from torch2edge.bench import Settings, contender_of, time_cuda
+from torch2edge.bench.lanes import DeviceLane
 
 pytestmark = [pytest.mark.gpu, needs_gpu]
 
@@ -95,6 +97,23 @@ def test_transfers_take_what_they_carry(product: Product) -> None:
     without = benchmark(product, [torch.randn(6000, 6000)], **SHORT, data_transfers=False)
     assert list(without.figures) == ["latency", "enqueue", "compute"]
     assert "no data transfers" in str(without)
+
+
+@pytest.mark.parametrize("cuda_graph", [False, True])
+def test_what_is_timed_is_the_modules_own_result(model: nn.Module, cuda_graph: bool) -> None:
+    """The host's copy of the outputs, of each of the two calls in flight on each stream."""
+    here, x = copy.deepcopy(model).cuda(), torch.randn(2, 3, 64, 64)
+    settings = Settings(streams=2, cuda_graph=cuda_graph)
+    contender = contender_of("it", here, [x], {}, torch.device("cuda", 0), settings, capture=cuda_graph)
+    assert len(contender.run(5, 0).queries) == 10
+    with torch.no_grad():
+        expected = here(x.cuda()).cpu()
+    for lane in contender._lanes:
+        assert isinstance(lane, DeviceLane)
+        for slot in lane._slots:
+            (fetched,) = slot.fetched
+            assert fetched.is_pinned()
+            torch.testing.assert_close(fetched, expected, rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize("threads", [False, True])
