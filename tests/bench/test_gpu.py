@@ -113,7 +113,7 @@ def test_what_is_timed_is_the_modules_own_result(model: nn.Module, cuda_graph: b
         for slot in lane._slots:
             (fetched,) = slot.fetched
             assert fetched.is_pinned()
-            torch.testing.assert_close(fetched, expected, rtol=1e-4, atol=1e-5)
+            torch.testing.assert_close(fetched, expected, rtol=1e-3, atol=1e-3)
 
 
 @pytest.mark.parametrize("threads", [False, True])

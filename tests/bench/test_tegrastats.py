@@ -146,7 +146,9 @@ def test_throttle_alerts_of_the_kernel(tmp_path):
         (device / "cur_state").write_text(f"{state}\n")
     (tmp_path / "cooling_device9").mkdir()  # one that cannot be read
     assert throttle_alerts(tmp_path) == ("the temperature (gpu-throttle-alert)",)
-    assert throttle_alerts(tmp_path / "nowhere") == ()
+    (tmp_path / "cooling_device1" / "cur_state").write_text("0\n")
+    assert throttle_alerts(tmp_path) == ()
+    assert throttle_alerts(tmp_path / "nowhere") is None, "a kernel without them tells nothing"
 
 
 def tool(folder: Path, monkeypatch: pytest.MonkeyPatch, script: str) -> None:

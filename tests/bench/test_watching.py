@@ -15,7 +15,7 @@ from support.gpu import needs_gpu
 import torch2edge
 from torch2edge.bench import Monitor, MonitorReport
 from torch2edge.bench.samples import UNITS, Sample
-from torch2edge.bench.throttling import throttling
+from torch2edge.bench.throttling import can_tell, throttling
 from torch2edge.errors import ConfigError
 
 
@@ -61,6 +61,15 @@ def test_what_is_no_throttling(seen):
     assert throttling(seen) == []
 
 
+def test_nothing_seen_is_not_nothing_there():
+    assert not can_tell([Sample(0.0, {"power": 1.0})] * 100)
+    assert not can_tell(samples([1300] * 7))
+    assert not can_tell(samples([1300] * 100, load=10.0))
+    assert can_tell(samples([1300] * 8))
+    assert can_tell([Sample(0.0, {}, ())])
+    assert "No throttling was seen." in str(MonitorReport.of("it", 1.0, samples([1300] * 8)))
+
+
 class Recorded:
     """A source of given samples."""
 
@@ -92,7 +101,7 @@ def test_the_account_of_a_run():
         ("memory used", "MiB", 100.0, 100.0, 100.0), ("power", "W", 10.0, 12.0, 14.0),
     ]  # fmt: skip
     text = str(report)
-    for part in ("a recording, 5 samples", "power", "W", "12.0", "No throttling was seen."):
+    for part in ("a recording, 5 samples", "power", "W", "12.0", "Whether the clocks were held down is not known"):
         assert part in text
     assert MonitorReport.from_dict(json.loads(json.dumps(report.to_dict()))) == report
 

@@ -96,11 +96,13 @@ class Nvml:
         told = {name: self._ask(read) for name, read in asked.items()}
         return {name: float(value) for name, value in told.items() if value is not None}
 
-    def throttled(self) -> tuple[str, ...]:
-        """Why the clocks are lower than they could be, in NVML's own account."""
+    def throttled(self) -> tuple[str, ...] | None:
+        """Why the clocks are lower than they could be, in NVML's own account; None if it does not tell."""
         bits = self._ask(lambda: self._nvml.nvmlDeviceGetCurrentClocksThrottleReasons(self._handle))
+        if bits is None:
+            return None
         known = {text: getattr(self._nvml, f"nvmlClocksThrottleReason{name}") for name, text in REASONS.items()}
-        return tuple(text for text, bit in known.items() if bits is not None and int(bits) & bit)
+        return tuple(text for text, bit in known.items() if int(bits) & bit)
 
     def _ask(self, read: Callable[[], Any]) -> Any:
         """A value, or None where this GPU, or this machine, does not tell it (a container, MIG, a GeForce)."""

@@ -16,12 +16,13 @@ class Sample(NamedTuple):
     """Readings at one moment.
 
     ``readings`` has names such as "power", "power VDD_IN", "clock gpu", "temperature tj", "memory used" and "load gpu", in the
-    units of ``UNITS``. ``throttled`` has the reasons that the hardware itself gives for lower clocks.
+    units of ``UNITS``. ``throttled`` has the reasons that the hardware itself gives for lower clocks; None where it
+    does not tell.
     """
 
     seconds: float  # since the monitor began
     readings: Mapping[str, float]
-    throttled: tuple[str, ...] = ()
+    throttled: tuple[str, ...] | None = None
 
 
 class Source(Protocol):

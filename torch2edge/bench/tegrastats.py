@@ -55,17 +55,17 @@ def parse(line: str) -> dict[str, float]:
     return told
 
 
-def throttle_alerts(thermal: Path = Path("/sys/class/thermal")) -> tuple[str, ...]:
-    """The kernel's cooling devices "cpu-throttle-alert", "gpu-throttle-alert" and so on that are active now."""
-    active = []
+def throttle_alerts(thermal: Path = Path("/sys/class/thermal")) -> tuple[str, ...] | None:
+    """The kernel's cooling devices "cpu-throttle-alert", "gpu-throttle-alert" and so on that are active; None without any."""
+    states: dict[str, str] = {}
     for device in sorted(thermal.glob("cooling_device*")):
         try:
             kind, state = (device / "type").read_text().strip(), (device / "cur_state").read_text().strip()
         except OSError:
             continue
-        if kind.endswith("throttle-alert") and state not in ("", "0"):
-            active.append(f"the temperature ({kind})")
-    return tuple(active)
+        if kind.endswith("throttle-alert"):
+            states[kind] = state
+    return tuple(f"the temperature ({kind})" for kind, state in states.items() if state != "0") if states else None
 
 
 class Tegrastats:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from .samples import Sample
 
-__all__ = ["throttling"]
+__all__ = ["can_tell", "throttling"]
 
 CLOCK = "clock gpu"
 BUSY = 50  # percent of load; a clock that falls when there is nothing to do means nothing
@@ -25,14 +25,23 @@ def throttling(samples: Sequence[Sample]) -> list[str]:
     median of a quarter of the samples is more than 5 % below that of an earlier quarter.
     """
     told = []
-    for reason in dict.fromkeys(reason for sample in samples for reason in sample.throttled):
-        count = sum(reason in sample.throttled for sample in samples)
+    for reason in dict.fromkeys(reason for sample in samples for reason in sample.throttled or ()):
+        count = sum(reason in (sample.throttled or ()) for sample in samples)
         told.append(f"The clocks were held down by {reason} in {count} of {len(samples)} samples.")
     return told + _fallen(samples)
 
 
+def can_tell(samples: Sequence[Sample]) -> bool:
+    """Whether throttling would have been seen: the hardware gives reasons, or there are enough clocks under load."""
+    return any(sample.throttled is not None for sample in samples) or len(_busy(samples)) >= FEWEST
+
+
+def _busy(samples: Sequence[Sample]) -> list[Sample]:
+    return [s for s in samples if s.readings.get(CLOCK, 0) > 0 and s.readings.get("load gpu", 100) >= BUSY]
+
+
 def _fallen(samples: Sequence[Sample]) -> list[str]:
-    busy = [s for s in samples if s.readings.get(CLOCK, 0) > 0 and s.readings.get("load gpu", 100) >= BUSY]
+    busy = _busy(samples)
     if len(busy) < FEWEST:
         return []
     size = len(busy) / QUARTERS

@@ -18,7 +18,7 @@ from ..report import table
 from .nvml import Nvml
 from .samples import UNITS, Sample, Source
 from .tegrastats import Tegrastats
-from .throttling import throttling
+from .throttling import can_tell, throttling
 
 __all__ = ["Monitor", "MonitorReport", "MonitorRow", "monitor", "source_here"]
 
@@ -46,6 +46,7 @@ class MonitorReport:
     samples: int
     rows: list[MonitorRow]
     throttling: list[str]  # a sentence for each sign of it
+    can_tell: bool  # whether it would have been seen
     notes: list[str] = field(default_factory=list)
 
     @classmethod
@@ -53,7 +54,7 @@ class MonitorReport:
         """The account of these samples."""
         names = dict.fromkeys(name for sample in samples for name in sample.readings)
         rows = [_row(name, [s.readings[name] for s in samples if name in s.readings]) for name in sorted(names)]
-        return cls(source, seconds, len(samples), rows, throttling(samples), list(notes))
+        return cls(source, seconds, len(samples), rows, throttling(samples), can_tell(samples), list(notes))
 
     def to_dict(self) -> dict[str, Any]:
         """As plain dicts, lists, strings and numbers."""
@@ -68,7 +69,10 @@ class MonitorReport:
         """A row per reading, then the throttling."""
         head = f"monitor: {self.source}, {self.samples} samples in {self.seconds:.1f} s"
         rows = [[r.name, r.unit, f"{r.min:.1f}", f"{r.mean:.1f}", f"{r.max:.1f}"] for r in self.rows]
-        told = self.throttling or ([] if not self.samples else ["No throttling was seen."])
+        none = "No throttling was seen." if self.can_tell else (
+            "Whether the clocks were held down is not known: the hardware does not say, and there are too few samples under load."
+        )  # fmt: skip
+        told = self.throttling or [none]
         return "\n".join([head, table(["", "", "min", "mean", "max"], rows), *told, *self.notes])
 
 
