@@ -56,11 +56,11 @@ def test_a_module_on_the_cpu_is_timed_by_the_host():
     assert result.inputs == ["2x3 float32"]
 
 
-@pytest.mark.parametrize(("iterations", "duration", "at_least"), [(25, 0, 25), (1, 0.1, 20), (1, 0, 1)])
+@pytest.mark.parametrize(("iterations", "duration", "at_least"), [(25, 0, 25), (1, 0.2, 5), (1, 0, 1)])
 def test_iterations_and_duration_are_both_reached(iterations, duration, at_least):
     module = Sleeps(1.0)
     result = benchmark(module, X, iterations=iterations, duration=duration, warmup=0)
-    assert result.queries >= at_least * 0.5 if duration else result.queries == iterations
+    assert result.queries >= at_least if duration else result.queries == iterations
     assert result.walltime >= duration
     assert module.calls == result.queries + result.warmup.calls + 1, "one call tries the inputs"
 
@@ -76,17 +76,18 @@ class Steps(Sleeps):
     """Its first calls take longer: caches that fill, clocks that rise."""
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        time.sleep(max(0.020 - 0.0005 * self.calls, 0.005))
+        time.sleep(max(0.020 - 0.002 * self.calls, 0.005))
         self.calls += 1
         return x
 
 
-def test_a_warm_up_lasts_until_it_is_stable():
+def test_a_warm_up_lasts_until_it_is_stable(monkeypatch):
+    monkeypatch.setattr("torch2edge.bench.contender.WITHIN", 0.1)  # for machines that others use
     module = Steps()
     result = benchmark(module, X, iterations=5, duration=0)
     assert result.warmup.stable, result.warmup
-    assert result.warmup.calls >= 30, "the first thirty calls each take longer than the next"
-    assert result.figures["latency"].median < 7
+    assert result.warmup.calls >= 20, "the first eight calls each take longer than the next, in windows of three"
+    assert result.figures["latency"].median < 10
 
 
 def test_one_that_is_never_stable_is_given_up(monkeypatch):
@@ -182,7 +183,7 @@ def test_a_rival_that_fails_leaves_the_others_alone():
 
 def test_compared_with_the_model_in_its_other_forms(monkeypatch):
     monkeypatch.setattr(torch, "compile", lambda model: model)  # the real one takes half a minute of a C++ compiler
-    result = benchmark(Sleeps(2.0), X, iterations=20, duration=0, warmup=0, compare=Sleeps(4.0))
+    result = benchmark(Sleeps(10.0), X, iterations=20, duration=0, warmup=0, compare=Sleeps(20.0))
     assert [rival.name for rival in result.rivals] == ["PyTorch float32, eager", "PyTorch float32, torch.compile"]
     assert result.rounds == 10
     for rival in result.rivals:

@@ -70,7 +70,7 @@ class MonitorReport:
         head = f"monitor: {self.source}, {self.samples} samples in {self.seconds:.1f} s"
         rows = [[r.name, r.unit, f"{r.min:.1f}", f"{r.mean:.1f}", f"{r.max:.1f}"] for r in self.rows]
         none = "No throttling was seen." if self.can_tell else (
-            "Whether the clocks were held down is not known: the hardware does not say, and there are too few samples under load."
+            "Whether the clocks were held down is not known: the hardware does not say, and too few samples were under load."
         )  # fmt: skip
         told = self.throttling or [none]
         return "\n".join([head, table(["", "", "min", "mean", "max"], rows), *told, *self.notes])
