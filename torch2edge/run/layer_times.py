@@ -81,7 +81,7 @@ def _bind(context: Any, module: EdgeModule, tensors: Sequence[torch.Tensor], dyn
     for row, tensor in zip(module.metadata["inputs"], tensors):
         name = row["binding"]
         if name:
-            kept.append(tensor.to(carried(tensor.dtype), copy=True).contiguous())
+            kept.append(tensor.to(carried(getattr(torch, row["dtype"])), copy=True).contiguous())
             if dynamic and not context.set_input_shape(name, tuple(tensor.shape)):
                 raise ExecutionError(
                     f"TensorRT refused the shape {tuple(tensor.shape)} of {name}: {'; '.join(last_errors(2))}"
