@@ -21,7 +21,9 @@ from torch2edge.run.engine_file import MAGIC
 from torch2edge.run.triton import TritonOptions, config
 
 ROOT = Path(__file__).parent.parent
-DOCUMENTS = ("README.md", "CONTRIBUTING.md", "CHANGELOG.md", "converters/README.md", "docs/dla.md", "docs/serving.md")
+DOCUMENTS = (
+    "README.md", "CONTRIBUTING.md", "CHANGELOG.md", "converters/README.md", "docs/benchmark.md", "docs/dla.md", "docs/serving.md",
+)  # fmt: skip
 BLOCK = re.compile(r"^([ ]*)```(\w+)\n(.*?)^[ ]*```", re.MULTILINE | re.DOTALL)
 QUIET = """
 import warnings, torch2edge
@@ -124,6 +126,14 @@ def test_the_config_of_the_serving_document_is_what_export_writes(tmp_path):
     (shown,) = blocks("docs/serving.md", "pbtxt")
     assert text == shown
     assert parsed(shown).max_batch_size == 16
+
+
+def test_the_benchmark_of_its_document_runs(tmp_path):
+    printed = run(QUIET + "\n".join(blocks("docs/benchmark.md", "python")), tmp_path)
+    assert "throughput" in printed
+    assert "timed by the host's clock" in printed
+    assert (tmp_path / "resnet18.json").stat().st_size > 500
+    assert len(blocks("docs/benchmark.md", "py")) == 2  # what needs a GPU, and is not run
 
 
 def commands() -> list[tuple[str, str]]:

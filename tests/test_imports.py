@@ -109,6 +109,7 @@ def test_only_api_and_the_command_know_the_stages():
     inside = {m for m in knowing if stage_of(m) != "integrations"}
     api = (
         "api",
+        "benchmarking",
         "comparison",
         "contribution",
         "dla_loadable",

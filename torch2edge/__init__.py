@@ -14,6 +14,8 @@ if (_root / "converters" / "__init__.py").exists() and not (_root / "torch2edge"
 from . import errors  # noqa: E402
 from ._trt import trt  # noqa: E402
 from .api import convert, load, plan  # noqa: E402
+from .bench import Benchmark, monitor  # noqa: E402
+from .benchmarking import benchmark, profile  # noqa: E402
 from .build.calibration import Calibration, CalibrationWarning  # noqa: E402
 from .comparison import Comparison, compare  # noqa: E402
 from .cut import Plan  # noqa: E402
@@ -34,7 +36,8 @@ from .sparsity import sparsify_2to4  # noqa: E402
 __version__ = "0.1.0"
 
 __all__ = [
-    "Calibration", "CalibrationWarning", "Comparison", "DLAWarning", "DlaPlan", "EdgeModule", "Exported",
+    "Benchmark", "Calibration", "CalibrationWarning", "Comparison", "DLAWarning", "DlaPlan", "EdgeModule", "Exported",
     "GraphWarning", "Input", "PartitionReport", "PartitionWarning", "PartitionedModule", "Plan", "ReferenceWarning", "Report",
-    "build_loadable", "compare", "convert", "converter", "export", "load", "plan", "plan_dla", "sparsify_2to4", "trt", *errors.__all__,
+    "benchmark", "build_loadable", "compare", "convert", "converter", "export", "load", "monitor", "plan", "plan_dla", "profile",
+    "sparsify_2to4", "trt", *errors.__all__,
 ]  # fmt: skip
