@@ -22,7 +22,8 @@ from torch2edge.run.triton import TritonOptions, config
 
 ROOT = Path(__file__).parent.parent
 DOCUMENTS = (
-    "README.md", "CONTRIBUTING.md", "CHANGELOG.md", "converters/README.md", "docs/benchmark.md", "docs/dla.md", "docs/serving.md",
+    "README.md", "CONTRIBUTING.md", "CHANGELOG.md", "converters/README.md",
+    "docs/benchmark.md", "docs/dla.md", "docs/serving.md",
 )  # fmt: skip
 BLOCK = re.compile(r"^([ ]*)```(\w+)\n(.*?)^[ ]*```", re.MULTILINE | re.DOTALL)
 QUIET = """

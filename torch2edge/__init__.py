@@ -38,6 +38,6 @@ __version__ = "0.1.0"
 __all__ = [
     "Benchmark", "Calibration", "CalibrationWarning", "Comparison", "DLAWarning", "DlaPlan", "EdgeModule", "Exported",
     "GraphWarning", "Input", "PartitionReport", "PartitionWarning", "PartitionedModule", "Plan", "ReferenceWarning", "Report",
-    "benchmark", "build_loadable", "compare", "convert", "converter", "export", "load", "monitor", "plan", "plan_dla", "profile",
-    "sparsify_2to4", "trt", *errors.__all__,
+    "benchmark", "build_loadable", "compare", "convert", "converter", "export", "load", "monitor", "plan", "plan_dla",
+    "profile", "sparsify_2to4", "trt", *errors.__all__,
 ]  # fmt: skip
