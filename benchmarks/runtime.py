@@ -93,7 +93,7 @@ def replay(engine: Any, x: torch.Tensor) -> Call:
     graph = torch.cuda.CUDAGraph()
     with torch.cuda.graph(graph, stream=stream):
         call()
-    KEPT.append(graph)
+    KEPT.append((graph, call))
     return graph.replay
 
 

@@ -181,9 +181,9 @@ class GraphRunner:
     ) -> list[torch.Tensor]:  # fmt: skip
         """See ``Runner.launch``."""
         runner = self.runner
-        if self.refused or runner.forked or runner.capturing():
-            return runner.launch(tensors, addresses, shapes, profile, reuse, out)
         key = runner.raw_stream(self.index), shapes
+        if self.refused or (key[0] and runner.capturing()):
+            return runner.launch(tensors, addresses, shapes, profile, reuse, out)
         try:
             idle = self._idle[key]
             captured = idle.pop()

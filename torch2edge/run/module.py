@@ -6,6 +6,7 @@ import copy
 import os
 import threading
 import warnings
+import weakref
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from typing import Any
@@ -28,6 +29,7 @@ from .streams import Streams
 
 __all__ = ["EdgeModule", "ReferenceWarning"]
 
+_all: weakref.WeakSet[EdgeModule] = weakref.WeakSet()
 _is_compiling = torch.compiler.is_compiling
 Fallback = Callable[[Sequence[torch.Tensor]], list[torch.Tensor]]
 
@@ -65,6 +67,8 @@ class EdgeModule(nn.Module):
         self._lock = threading.Lock()  # one runner and one warning, also when threads make the first call
         self._reuse, self._graphs, self._contexts = False, 0, CONTEXTS
         self._memory: SharedMemories | None = None
+        self._forked = False
+        _all.add(self)
         self._set(plan, dict(metadata or {}))
 
     def _set(self, plan: bytes, metadata: dict[str, Any]) -> None:
@@ -121,14 +125,18 @@ class EdgeModule(nn.Module):
             return torch.compiler.disable(self._call)(args, kwargs)
         quick = self._quick
         if quick is not None and not kwargs:
-            taken = quick.taken(args)
-            if taken is not None:
-                results = quick.launch(*taken, self._reuse)
+            results = quick(args, self._reuse)
+            if results is not None:
                 return results[0] if self._one_output else unflatten(self.metadata["output_structure"], results)
         return self._call(args, kwargs)
 
     def _call(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """A call of which nothing is known yet."""
+        if self._forked:
+            raise ExecutionError(
+                f"process {os.getpid()} was forked after the engine was loaded, and CUDA does not survive that. Start "
+                "processes with multiprocessing's 'spawn' method, and load the engine in each of them"
+            )
         if not self.metadata:
             raise ExecutionError("this EdgeModule is empty: load a state dict first, or use torch2edge.load(file)")
         out = self._out(kwargs.pop("out")) if self._takes_out and kwargs.get("out") is not None else None
@@ -371,3 +379,12 @@ def _unpickled(plan: bytes, metadata: dict[str, Any]) -> EdgeModule:
     if metadata:
         check_built_for_here(metadata, "the pickled EdgeModule")
     return EdgeModule(plan, metadata)
+
+
+def _after_fork() -> None:
+    for module in _all:
+        module._forked, module._quick = bool(module._runners), None
+
+
+if hasattr(os, "register_at_fork"):  # Windows does not fork
+    os.register_at_fork(after_in_child=_after_fork)

@@ -8,7 +8,6 @@ from typing import Any
 import torch
 
 from .._trt import carried
-from .contexts import Shapes
 from .graphs import GraphRunner
 from .runner import ALIGNMENT, Runner
 from .signature import Signature
@@ -17,7 +16,7 @@ __all__ = ["Quick"]
 
 
 class Quick:
-    """Tells whether a call needs nothing but the enqueue, in as few steps as Python takes.
+    """Makes the calls that need nothing but the enqueue, in as few steps as Python takes.
 
     Args:
         signature: of the engine.
@@ -25,10 +24,8 @@ class Quick:
         profiles: the shapes of inputs that were taken before -> their optimization profile.
     """
 
-    def __init__(
-        self, signature: Signature, runner: Runner | GraphRunner, profiles: dict[Any, int | None]
-    ) -> None:  # fmt: skip
-        self.launch, self.index = runner.launch, runner.index
+    def __init__(self, signature: Signature, runner: Runner | GraphRunner, profiles: dict[Any, int | None]) -> None:
+        self._launch, self.index = runner.launch, runner.index
         self._profiles = profiles
         self._dtypes = [dtype for _, dtype, _, _ in signature.inputs]
         self._current: Callable[[], int] = torch._C._cuda_getDevice
@@ -40,11 +37,11 @@ class Quick:
 
     @staticmethod
     def knows(tensors: Sequence[torch.Tensor]) -> bool:
-        """Whether the checks in ``taken`` suffice for these shapes: one element is contiguous whatever its view says."""
+        """Whether the checks of a call suffice for these shapes: one element is contiguous whatever its view says."""
         return all(t.numel() > 1 for t in tensors)
 
-    def taken(self, args: Sequence[Any]) -> tuple[Sequence[torch.Tensor], list[int], Shapes, int | None] | None:
-        """The first arguments of ``launch``; None where more is to be looked at, or done."""
+    def __call__(self, args: Sequence[Any], reuse: bool) -> list[torch.Tensor] | None:
+        """The outputs of a call with these arguments; None where more is to be looked at, or done."""
         index, dtypes = self.index, self._dtypes
         if len(args) != len(dtypes) or self._current() != index:
             return None
@@ -65,4 +62,4 @@ class Quick:
             profile = self._profiles[known]
         except KeyError:
             return None
-        return args, addresses, () if profile is None else known, profile
+        return self._launch(args, addresses, () if profile is None else known, profile, reuse)

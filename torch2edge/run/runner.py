@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import threading
-import weakref
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -23,12 +21,12 @@ ALIGNMENT = 256  # bytes; IExecutionContext.set_tensor_address requires it
 CONTEXTS = 4  # per engine, before idle ones of other streams are taken over
 SHAPES = 256  # whose outputs are remembered
 INT32 = torch.iinfo(torch.int32)
+_empty_like = torch.empty_like
 NOT_CALLED = (
     "a CUDA graph is captured here, and the engine was not called before: TensorRT sets itself up in its first call, which no "
     "graph can hold. Call the module once (or module.warmup()) before the capture"
 )
 Outputs = Sequence[torch.Tensor] | None
-_all: weakref.WeakSet[Runner] = weakref.WeakSet()
 
 
 class Runner:
@@ -82,8 +80,6 @@ class Runner:
         self._spare = torch.empty(1, device=self.device)  # an address for tensors without elements: null is refused
         self._one: dict[torch.dtype, torch.Tensor] = {}
         self._templates: dict[Shapes, list[torch.Tensor]] = {}
-        self.forked = False
-        _all.add(self)
 
     def context(self, profile: int | None = None) -> Any:
         """An IExecutionContext of this thread's own, for whoever calls TensorRT directly; calls do not use it."""
@@ -140,9 +136,9 @@ class Runner:
         out: Outputs = None,
     ) -> list[torch.Tensor]:  # fmt: skip
         """A call with what ``taken`` gave; this GPU is the current one."""
-        if self.forked or self.capturing():
-            return self._aside(addresses, shapes, profile, out)
         raw = self.raw_stream(self.index)
+        if raw and self.capturing():  # the default stream cannot be
+            return self._into_a_graph(addresses, shapes, profile, out)
         try:
             idle = self.contexts.idle[profile][raw]
             held = idle.pop()
@@ -166,10 +162,8 @@ class Runner:
         templates = self._templates.get(shapes)
         if held.shapes != shapes or templates is None:
             templates = self._tell_shapes(held, shapes)
-        if out is None and not reuse:
-            results = [torch.empty_like(t, memory_format=torch.contiguous_format) for t in templates]
-        else:
-            results = self._chosen(held, shapes, out)
+        fresh = out is None and not reuse
+        results = [_empty_like(t) for t in templates] if fresh else self._chosen(held, shapes, out)
         now = addresses + [t.data_ptr() for t in results]
         if now != held.told:
             self._tell_addresses(held, now)
@@ -196,13 +190,8 @@ class Runner:
                 held.done.record(held.stream)
         return enqueued
 
-    def _aside(self, addresses: list[int], shapes: Shapes, profile: int | None, out: Outputs) -> list[torch.Tensor]:
-        """A call after a fork, or one that the user captures into a graph."""
-        if self.forked:
-            raise ExecutionError(
-                f"process {os.getpid()} was forked after the engine was loaded, and CUDA does not survive that. Start "
-                "processes with multiprocessing's 'spawn' method, and load the engine in each of them"
-            )
+    def _into_a_graph(self, addresses: list[int], shapes: Shapes, profile: int | None, out: Outputs) -> list[torch.Tensor]:
+        """A call that the user captures: with a context that only that graph uses, for it replays when it likes."""
         if self._memory is not None:
             raise ExecutionError(
                 "a CUDA graph is captured here, but the engine shares its activation memory with others, whose work a graph's "
@@ -212,7 +201,7 @@ class Runner:
         if held is None:
             raise ExecutionError(NOT_CALLED)
         held.done, held.plain = None, True
-        self._in_graphs.append(held)  # that graph's for ever: it replays when it likes
+        self._in_graphs.append(held)
         results = self.run_with(held, self.raw_stream(self.index), addresses, shapes, False, out)
         return self.given(results, out) if self.casts else results
 
@@ -220,7 +209,7 @@ class Runner:
 
     def fresh(self, shapes: Shapes) -> list[torch.Tensor]:
         """New outputs, in the dtypes in which TensorRT carries them, after a call with these shapes of the inputs."""
-        return [torch.empty_like(t, memory_format=torch.contiguous_format) for t in self._templates[shapes]]
+        return [_empty_like(t) for t in self._templates[shapes]]
 
     def given(self, results: Sequence[torch.Tensor], out: Outputs) -> list[torch.Tensor]:
         """Outputs in the dtypes that they are to have, and where they are to be."""
@@ -258,7 +247,7 @@ class Runner:
         return self._templates[shapes]
 
     def _spread(self, dtype: torch.dtype, shape: tuple[int, ...]) -> torch.Tensor:
-        """One element over a shape: what ``empty_like`` can be asked for without a tensor of that size."""
+        """One element over a shape: ``empty_like`` of it is contiguous, and cheaper than ``empty`` (1.8 and 3.2 us)."""
         dtype = carried(dtype)
         if dtype not in self._one:
             self._one[dtype] = torch.empty((), dtype=dtype, device=self.device)
@@ -300,11 +289,3 @@ def _ready(tensor: torch.Tensor, dtype: torch.dtype, name: str) -> torch.Tensor:
             )
     tensor = tensor.to(carried(dtype)).resolve_neg().contiguous()
     return tensor if tensor.data_ptr() % ALIGNMENT == 0 else tensor.clone()
-
-
-def _after_fork() -> None:
-    for runner in _all:
-        runner.forked = True
-
-
-os.register_at_fork(after_in_child=_after_fork)
