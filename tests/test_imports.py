@@ -14,6 +14,7 @@ import pytest
 ROOT = Path(__file__).parent.parent
 STAGES = ("trace", "lower", "build", "run", "check", "dla", "bench", "integrations")
 FLOOR = (
+    "builder_options",
     "options",
     "errors",
     "files",
@@ -103,6 +104,7 @@ def test_only_api_and_the_command_know_the_stages():
     inside = {m for m in knowing if stage_of(m) != "integrations"}
     api = (
         "api",
+        "arguments",
         "comparison",
         "contribution",
         "dla_loadable",

@@ -96,6 +96,9 @@ class Capabilities:
     cubic_grid_sample: bool  # 8.6.0 on an H200 computes another bicubic than its documentation
     quantizes_elementwise: bool  # 8.6.0 on an H200 is wrong where an elementwise layer comes right before a quantize layer
     infinite_scalars: bool  # 8.6.0 computes with 1e38 for an infinite number that it fuses into elementwise layers
+    max_num_tactics: bool  # the builder's tactics can be limited in number (10.4)
+    tiling: bool  # IBuilderConfig.tiling_optimization_level (10.8)
+    hardware_compatibility: bool  # an engine can be built for other GPUs too; TensorRT-RTX has the names, and ignores them
 
     @property
     def title(self) -> str:
@@ -140,7 +143,22 @@ def capabilities() -> Capabilities:
         cubic_grid_sample=newer,
         quantizes_elementwise=newer,
         infinite_scalars=newer,
+        max_num_tactics=hasattr(module.IBuilderConfig, "max_num_tactics"),
+        tiling=hasattr(module.IBuilderConfig, "tiling_optimization_level"),
+        hardware_compatibility=not rtx,
     )
+
+
+def members(enum: str) -> dict[str, Any]:
+    """The names of TensorRT's enum and their values; none where this TensorRT has no such enum. Names of one value, as 8.6
+    has old and new ones, are all there."""
+    found = getattr(_module(), enum, None)
+    return {} if found is None else dict(found.__members__)
+
+
+def same_major(version: str) -> bool:
+    """Whether a version of TensorRT and the one that is here are of one major version."""
+    return version.partition(".")[0] == capabilities().version.partition(".")[0]
 
 
 def why_not_executable() -> str:

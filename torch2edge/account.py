@@ -126,6 +126,8 @@ def metadata(
         "title": capabilities().title,
         "target": report.target,
         "compute_capabilities": list(here),
+        "hardware_compatibility": session.options.hardware_compatibility,
+        "version_compatible": session.options.version_compatible,
         "precision": report.precision,
         "dla_core": session.options.dla_core if _trt.dla_cores() else None,
         "model": type(model).__qualname__,

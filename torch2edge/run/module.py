@@ -40,11 +40,14 @@ class EdgeModule(nn.Module):
     Attributes:
         report: how it was converted and how exact it is (``torch2edge.Report``).
         metadata: what the engine file's header holds.
+        engine_host_code_allowed: whether code for the host in a version-compatible engine may run; not for what comes from a
+            file or a state dict, unless you trust that and say so before the first call.
         network: TensorRT's INetworkDefinition after ``convert(..., keep_network=True)``, else None; copies have none.
     """
 
     network: Any = None
     _kept: Any = None  # what the network needs to stay alive
+    engine_host_code_allowed = False
 
     def __init__(
         self, plan: bytes = b"", metadata: Mapping[str, Any] | None = None, *, fallback: Fallback | None = None
@@ -167,7 +170,17 @@ class EdgeModule(nn.Module):
                 f"{self.metadata['title']}. (Only a module that was converted in this process can be computed without.)"
             )
         inputs = [(binding, dtype) for _, dtype, _, binding in self._inputs]
-        return Runner(self._plan, inputs, self._outputs, self.metadata["dla_core"])
+        try:
+            return Runner(
+                self._plan, inputs, self._outputs, self.metadata["dla_core"], host_code=self.engine_host_code_allowed
+            )  # fmt: skip
+        except ExecutionError as error:
+            if self.engine_host_code_allowed or not self.metadata.get("version_compatible"):
+                raise
+            raise ExecutionError(
+                f"{error}\nThe engine is version-compatible, and may hold a lean runtime: code, which runs only where you "
+                "trust the file and say so: torch2edge.load(file, engine_host_code_allowed=True)"
+            ) from error
 
     def _warn(self) -> None:
         with self._lock:
@@ -208,11 +221,13 @@ class EdgeModule(nn.Module):
             return
         metadata, plan = unpack(data, "the engine in this state dict")
         check_built_for_here(metadata, "the engine in this state dict")
-        self._fallback = None
+        self._fallback, self.engine_host_code_allowed = None, False
         self._set(plan, metadata)
 
     def __deepcopy__(self, memo: dict[int, Any]) -> EdgeModule:
-        return EdgeModule(self._plan, copy.deepcopy(self.metadata, memo), fallback=self._fallback)
+        other = EdgeModule(self._plan, copy.deepcopy(self.metadata, memo), fallback=self._fallback)
+        other.engine_host_code_allowed = self.engine_host_code_allowed
+        return other
 
     def __reduce__(self) -> Any:
         return _unpickled, (self._plan, self.metadata)

@@ -37,6 +37,7 @@ class Runner:
         inputs: name and torch dtype per input; the name is "" for one that the engine does not take.
         outputs: name, torch dtype and shape per output; the shape is asked of TensorRT where shapes are dynamic.
         dla_core: the DLA core to run on, or None.
+        host_code: run the code for the host that is in a version-compatible plan.
 
     Raises:
         ExecutionError: nothing here can execute it, or TensorRT refuses the plan.
@@ -44,7 +45,7 @@ class Runner:
 
     def __init__(
         self, plan: bytes, inputs: Sequence[tuple[str, torch.dtype]],
-        outputs: Sequence[tuple[str, torch.dtype, tuple[Any, ...]]], dla_core: int | None = None,
+        outputs: Sequence[tuple[str, torch.dtype, tuple[Any, ...]]], dla_core: int | None = None, host_code: bool = False,
     ) -> None:  # fmt: skip
         reason = why_not_executable()
         if reason:
@@ -53,6 +54,7 @@ class Runner:
         self._runtime = trt.Runtime(logger())
         if dla_core is not None:
             self._runtime.DLA_core = dla_core  # the engine captures it when it is deserialised
+        self._runtime.engine_host_code_allowed = host_code
         self._engine = self._runtime.deserialize_cuda_engine(plan)
         if self._engine is None:
             raise ExecutionError("TensorRT cannot load this engine:\n" + "\n".join(f"  {line}" for line in last_errors()))
