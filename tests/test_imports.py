@@ -18,6 +18,7 @@ FLOOR = (
     "options",
     "errors",
     "files",
+    "host_memory",
     "report",
     "_trt",
     "structure",

@@ -15,6 +15,7 @@ import importlib
 import importlib.util
 import logging
 import os
+import re
 import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -31,7 +32,7 @@ _NO_DRIVER = "cudaError 35"  # TensorRT-RTX says so again and again where there 
 logger_name = "torch2edge.tensorrt"
 _log = logging.getLogger(logger_name)
 _errors: collections.deque[str] = collections.deque(maxlen=50)
-_recorders: list[list[str]] = []
+_recorders: list[tuple[list[str], re.Pattern[str] | None]] = []
 _recorders_lock = threading.Lock()
 
 
@@ -98,6 +99,7 @@ class Capabilities:
     infinite_scalars: bool  # 8.6.0 computes with 1e38 for an infinite number that it fuses into elementwise layers
     max_num_tactics: bool  # the builder's tactics can be limited in number (10.4)
     tiling: bool  # IBuilderConfig.tiling_optimization_level (10.8)
+    device_memory_v2: bool  # ICudaEngine.device_memory_size_v2 (10.1)
     hardware_compatibility: bool  # an engine can be built for other GPUs too; TensorRT-RTX has the names, and ignores them
 
     @property
@@ -145,6 +147,7 @@ def capabilities() -> Capabilities:
         infinite_scalars=newer,
         max_num_tactics=hasattr(module.IBuilderConfig, "max_num_tactics"),
         tiling=hasattr(module.IBuilderConfig, "tiling_optimization_level"),
+        device_memory_v2=hasattr(module.ICudaEngine, "device_memory_size_v2"),
         hardware_compatibility=not rtx,
     )
 
@@ -210,8 +213,9 @@ def logger() -> Any:
             trt.ILogger.__init__(self)  # pybind11 trampolines crash when the base is not initialised by name
 
         def log(self, level: Any, message: str) -> None:
-            for lines in list(_recorders):
-                lines.append(message)
+            for lines, wanted in list(_recorders):
+                if wanted is None or wanted.search(message):
+                    lines.append(message)
             if levels[level] == logging.ERROR and _NO_DRIVER not in message:
                 _errors.append(message.strip())
             _log.log(levels[level], message)
@@ -220,16 +224,16 @@ def logger() -> Any:
 
 
 @contextlib.contextmanager
-def recorded() -> Iterator[list[str]]:
-    """All that TensorRT says meanwhile, of every severity, line by line."""
+def recorded(wanted: re.Pattern[str] | None = None) -> Iterator[list[str]]:
+    """All that TensorRT says meanwhile, of every severity, line by line; or only what ``wanted`` is found in."""
     lines: list[str] = []
     with _recorders_lock:
-        _recorders.append(lines)
+        _recorders.append((lines, wanted))
     try:
         yield lines
     finally:
         with _recorders_lock:
-            _recorders[:] = [other for other in _recorders if other is not lines]
+            _recorders[:] = [other for other in _recorders if other[0] is not lines]
 
 
 # Quiet by default: TensorRT's errors come back in our exceptions, its warnings only on request.

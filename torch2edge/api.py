@@ -17,12 +17,15 @@ from . import _trt
 from .account import metadata, report_of
 from .account import precision as precision_of
 from .arguments import check_fallback, read_device_type, read_device_types, read_precisions, refuse_dynamic
+from .build.memory import activation_bytes
+from .build.offload import offloaded
 from .check.onnx_model import OnnxModel
 from .check.verify import TOLERANCE
 from .errors import (
     ConfigError,
 )
 from .graph import Graph
+from .host_memory import HostPeak
 from .inputs import device_of, fixed_inputs, positional, read_inputs
 from .lower import OnnxFile, Registry, registry
 from .options import DLAWarning, Options
@@ -291,7 +294,7 @@ def _engine(options: Options, todo: _Todo) -> EdgeModule:
     graph, lowered, session = road.graph, road.lowered, road.session
     precision = precision_of(road.network_graph, options)
     note, on_dla = configure(road, precision), prepare_dla(road)
-    with clock("build"):
+    with clock("build"), offloaded(call.model, options.offload):
         plan = session.build()
     limit = options.tolerance if options.tolerance is not None else max(TOLERANCE[p] for p in precision.split("+"))
     report = report_of(graph, road.network_graph, lowered, session, precision, len(plan))
@@ -325,6 +328,9 @@ def _engine(options: Options, todo: _Todo) -> EdgeModule:
                 call.seen,
                 call.seen_are,
             )
+    if module._runner is not None:
+        report.memory.activations = activation_bytes(module._runner.engine)
+    report.memory.host = clock.host.added
     if not _trt.why_not_executable():
         module._fallback = None  # it holds the network and the weights
     module.metadata["report"] = report.to_dict()
@@ -357,17 +363,19 @@ def load(
 
 
 class _Clock:
-    """Seconds by stage."""
+    """Seconds by stage, and the host's memory in them."""
 
     def __init__(self, progress: Callable[[str], None] | None) -> None:
         if progress is not None and not callable(progress):
             raise ConfigError(f"progress is {progress!r}; it must be a function that takes the name of a stage, e.g. print")
         self.seconds: dict[str, float] = {}
+        self.host = HostPeak()
         self._progress = progress or (lambda stage: None)
 
     @contextmanager
     def __call__(self, stage: str) -> Any:
         self._progress(stage)
         start = time.perf_counter()
-        yield
+        with self.host.watching():
+            yield
         self.seconds[stage] = round(time.perf_counter() - start, 3)

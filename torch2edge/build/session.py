@@ -14,6 +14,7 @@ from ..modules import nearest
 from ..options import DLA_POOLS, Options
 from .calibration import raise_its_error
 from .config import compute_capabilities, configure, set_flag
+from .memory import SHORT, Need, Room, free_text, skipped_note
 
 __all__ = ["BuildSession"]
 _IN_INT8 = {"CONVOLUTION", "DECONVOLUTION"}
@@ -27,18 +28,26 @@ class BuildSession:
     Attributes:
         strong: whether the network is strongly typed.
         log: what TensorRT said during the build, where a DLA is to take part.
+        short: what it said of too little memory.
+        weight_bytes: of the network's constants; whoever fills the network says it.
         network: an empty INetworkDefinition.
         compute_capabilities: the GPUs to build for, where they can be named.
     """
 
     def __init__(self, options: Options) -> None:
         self.options = options
-        self.builder = trt.Builder(logger())
+        clear_errors()
+        try:
+            self.builder = trt.Builder(logger())
+        except TypeError as error:  # pybind's word for a factory that gave none
+            raise BuildError(_explain(f"TensorRT gave no builder{free_text()}")) from error
         if self.builder is None:
-            raise BuildError(_explain("TensorRT gave no builder"))
+            raise BuildError(_explain(f"TensorRT gave no builder{free_text()}"))
         self.strong = options.strong
         self.calibrator: Any = None
         self.log: list[str] = []
+        self.short: list[str] = []
+        self.weight_bytes = 0
         self.network = self.builder.create_network(self._network_flags(options))
         self.config = self.builder.create_builder_config()
         self.compute_capabilities = compute_capabilities(options)
@@ -213,15 +222,30 @@ class BuildSession:
             InputError: the calibration's data, where a calibrator reads it during the build.
         """
         clear_errors()
+        need = Need.of(self.network, self.weight_bytes, self.workspace())
+        room = Room.here(need)
+        if room is not None:
+            room.warn(need, self.options.offload)
         with contextlib.ExitStack() as stack:
             if self.options.wants_dla():
                 self.log = stack.enter_context(recorded())
+            self.short = stack.enter_context(recorded(SHORT))
             plan = self.builder.build_serialized_network(self.network, self.config)
         if self.calibrator is not None:
             raise_its_error(self.calibrator)
         if plan is None:
-            raise BuildError(_explain("TensorRT built no engine"))
+            why = room.told(need, self.options.offload) if room and room.explains(need, self.short) else ""
+            raise BuildError(_explain("TensorRT built no engine", self.short if why else (), why))
         return bytes(plan)
+
+    def notes(self) -> list[str]:
+        """What to say of the build in a report."""
+        skipped = skipped_note(self.short)
+        return [skipped] if skipped else []
+
+    def workspace(self) -> int:
+        """The most that a layer's scratch may take, in bytes: what was asked for, or TensorRT's own limit."""
+        return int(self.config.get_memory_pool_limit(trt.MemoryPoolType.WORKSPACE))
 
 
 def beyond_half(constant: torch.Tensor) -> bool:
@@ -233,7 +257,9 @@ def beyond_half(constant: torch.Tensor) -> bool:
     return magnitude.numel() == 1 and 0 < float(magnitude) < half.tiny
 
 
-def _explain(what: str) -> str:
-    lines = last_errors()
+def _explain(what: str, short: Sequence[str] = (), why: str = "") -> str:
+    """``what``, TensorRT's own lines, and where it had too little memory (``short``) ``why``."""
+    lines = list(dict.fromkeys([*(line.strip() for line in short[:3]), *last_errors()]))
     told = "\n".join(f"  {line}" for line in lines) if lines else "  (TensorRT said nothing)"
-    return f"{what} with {capabilities().title}:\n{told}\nThe names in it are module paths of the model."
+    memory = f"\nThe GPU had too little memory: {why}" if why else ""
+    return f"{what} with {capabilities().title}:\n{told}\nThe names in it are module paths of the model.{memory}"
