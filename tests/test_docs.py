@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import dataclasses
 import re
 import shlex
 import subprocess
@@ -13,11 +14,12 @@ from pathlib import Path
 import pytest
 
 import torch2edge
+from torch2edge.builder_options import BUILDER_FLAGS, BuilderOptions
 from torch2edge.cli.main import parser
 from torch2edge.run.engine_file import MAGIC
 
 ROOT = Path(__file__).parent.parent
-DOCUMENTS = ("README.md", "CONTRIBUTING.md", "CHANGELOG.md", "converters/README.md", "docs/dla.md")
+DOCUMENTS = ("README.md", "CONTRIBUTING.md", "CHANGELOG.md", "converters/README.md", "docs/dla.md", "docs/options.md")
 BLOCK = re.compile(r"^([ ]*)```(\w+)\n(.*?)^[ ]*```", re.MULTILINE | re.DOTALL)
 QUIET = """
 import warnings, torch2edge
@@ -98,6 +100,15 @@ def test_the_plan_of_the_dla_document_is_printed(tmp_path):
     assert "\nFalse\n[['conv1/convolution', " in printed
     assert "'DLA_MANAGED_SRAM': 1048576" in printed
     assert len(blocks("docs/dla.md", "py")) == 2  # what needs a board, and is not run
+
+
+def test_the_options_of_the_builder_are_documented(tmp_path):
+    printed = run(QUIET + "\n".join(blocks("docs/options.md", "python")), tmp_path)
+    assert "memory: engine " in printed
+    assert "workspace at most 256.0 MiB" in printed
+    text = (ROOT / "docs/options.md").read_text()
+    assert [f.name for f in dataclasses.fields(BuilderOptions) if f"`{f.name}" not in text] == []
+    assert [name for name in BUILDER_FLAGS if f"`{name}`" not in text] == []
 
 
 def commands() -> list[tuple[str, str]]:

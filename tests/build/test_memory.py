@@ -30,6 +30,7 @@ from torch2edge.errors import BuildError, Torch2EdgeError
 from torch2edge.host_memory import HostPeak
 from torch2edge.options import Options
 from torch2edge.report import Memory, Report, bytes_text
+from torch2edge.run.engine_file import FORMAT, read, write
 
 ROOT = Path(__file__).parent.parent.parent
 MIB = 2**20
@@ -221,6 +222,19 @@ def test_a_peak_below_the_highest_of_the_process() -> None:
         del block
     assert peak.added is not None
     assert peak.added > 40 * MIB
+
+
+@linux
+def test_saving_copies_no_engine(tmp_path: Path) -> None:
+    plan = torch.randint(0, 256, (96 * MIB,), dtype=torch.uint8).numpy().tobytes()
+    peak = HostPeak()
+    with peak.watching():
+        write(tmp_path / "large.engine", {"format": FORMAT}, plan)
+    assert peak.added is not None
+    assert peak.added < 16 * MIB
+    metadata, read_back = read(tmp_path / "large.engine")
+    assert metadata == {"format": FORMAT}
+    assert read_back == plan
 
 
 @linux

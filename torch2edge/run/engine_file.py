@@ -17,7 +17,7 @@ from .._trt import capabilities, same_major
 from ..errors import EngineFileError
 from ..files import write_whole
 
-__all__ = ["check_built_for_here", "describe", "pack", "read", "unpack", "write"]
+__all__ = ["check_built_for_here", "describe", "pack", "pieces", "read", "unpack", "write"]
 
 MAGIC = b"T2EDGE\x00\x01"
 FORMAT = 1  # of the header
@@ -25,11 +25,18 @@ AMPERE = (8, 0)  # compute capability
 DIGEST = hashlib.sha256().digest_size
 
 
+def pieces(metadata: dict[str, Any], plan: bytes) -> tuple[bytes, bytes, bytes]:
+    """What an engine file consists of, one behind the other; the plan is not copied."""
+    header = json.dumps(metadata).encode()
+    head = MAGIC + len(header).to_bytes(8, "little") + header
+    digest = hashlib.sha256(head)
+    digest.update(plan)
+    return head, plan, digest.digest()
+
+
 def pack(metadata: dict[str, Any], plan: bytes) -> bytes:
     """The bytes of an engine file."""
-    header = json.dumps(metadata).encode()
-    body = MAGIC + len(header).to_bytes(8, "little") + header + plan
-    return body + hashlib.sha256(body).digest()
+    return b"".join(pieces(metadata, plan))
 
 
 def unpack(data: bytes, origin: str) -> tuple[dict[str, Any], bytes]:
@@ -41,7 +48,7 @@ def unpack(data: bytes, origin: str) -> tuple[dict[str, Any], bytes]:
     if not data.startswith(MAGIC):
         hint = "perhaps it is a bare TensorRT plan (trtexec, ultralytics)" if len(data) > len(MAGIC) else "it is too short"
         raise EngineFileError(f"{origin} was not saved by torch2edge: {hint}. Convert the model again and save that.")
-    if len(data) < len(MAGIC) + 8 + DIGEST or hashlib.sha256(data[:-DIGEST]).digest() != data[-DIGEST:]:
+    if len(data) < len(MAGIC) + 8 + DIGEST or hashlib.sha256(memoryview(data)[:-DIGEST]).digest() != data[-DIGEST:]:
         raise EngineFileError(
             f"{origin} is truncated or damaged: its checksum does not match its {len(data)} bytes. Copy it again, or convert "
             "the model again."
@@ -62,7 +69,7 @@ def unpack(data: bytes, origin: str) -> tuple[dict[str, Any], bytes]:
 
 def write(path: str | os.PathLike[str], metadata: dict[str, Any], plan: bytes) -> None:
     """Save an engine file; an existing one is replaced only when the new one is whole."""
-    write_whole(Path(path), pack(metadata, plan))
+    write_whole(Path(path), *pieces(metadata, plan))
 
 
 def read(path: str | os.PathLike[str]) -> tuple[dict[str, Any], bytes]:
