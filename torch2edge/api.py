@@ -154,7 +154,7 @@ def convert(
         converters: ATen overload or module class -> converter, for this call; they come before the registered ones.
         optimization_level: 0 (fast build) to 5 (fast engine); TensorRT's default is 3.
         workspace: most memory for the scratch of any one layer, in the build and in the engine: bytes, or "512M", "2G". The
-            default is TensorRT's, all of the GPU. docs/options.md tells more of this and the next fourteen.
+            default is TensorRT's, all of the GPU. docs/options.md tells more of this and of what follows.
         memory_pools: the other pools of ``trt.MemoryPoolType``, e.g. ``{"TACTIC_DRAM": "4G"}``.
         avg_timing_iterations: how often each tactic is timed; more makes builds slower and their choices steadier.
         max_num_tactics: most tactics that are timed per layer (TensorRT from 10.4 on).

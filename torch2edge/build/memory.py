@@ -134,9 +134,9 @@ def skipped_note(lines: Sequence[str]) -> str:
     if not skipped:
         return ""
     return (
-        f"note: TensorRT left out tactics, because there was too little memory for them ({len(skipped)} times; "
+        f"note: TensorRT says that it left out tactics for lack of memory ({len(skipped)} times; "
         f'"{" ".join(skipped[0].split())[:160]}"): the engine may be slower than it could be. Free memory of the GPU, or '
-        "change workspace"
+        "change workspace, to see"
     )
 
 
