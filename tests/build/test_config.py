@@ -223,7 +223,8 @@ CHOSEN: dict[str, Any] = {
 def read(config: Any) -> list[Any]:
     return [
         pool("WORKSPACE")(config), pool("TACTIC_DRAM")(config), config.avg_timing_iterations, config.max_aux_streams,
-        config.profiling_verbosity == trt.ProfilingVerbosity.DETAILED, config.builder_optimization_level, config.get_tactic_sources(), flag("DEBUG")(config),
+        config.profiling_verbosity == trt.ProfilingVerbosity.DETAILED, config.builder_optimization_level,
+        config.get_tactic_sources(), flag("DEBUG")(config),
     ]  # fmt: skip
 
 
