@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import dataclasses
 import re
 import shlex
 import subprocess
@@ -16,6 +17,7 @@ from support.triton import needs_schema, parsed
 
 import torch2edge
 from torch2edge import Input
+from torch2edge.builder_options import BUILDER_FLAGS, BuilderOptions
 from torch2edge.cli.main import parser
 from torch2edge.run.engine_file import MAGIC
 from torch2edge.run.triton import TritonOptions, config
@@ -23,7 +25,7 @@ from torch2edge.run.triton import TritonOptions, config
 ROOT = Path(__file__).parent.parent
 DOCUMENTS = (
     "README.md", "CONTRIBUTING.md", "CHANGELOG.md", "converters/README.md",
-    "docs/benchmark.md", "docs/dla.md", "docs/serving.md",
+    "docs/benchmark.md", "docs/dla.md", "docs/options.md", "docs/runtime.md", "docs/serving.md",
 )  # fmt: skip
 BLOCK = re.compile(r"^([ ]*)```(\w+)\n(.*?)^[ ]*```", re.MULTILINE | re.DOTALL)
 QUIET = """
@@ -135,6 +137,15 @@ def test_the_benchmark_of_its_document_runs(tmp_path):
     assert "timed by the host's clock" in printed
     assert (tmp_path / "resnet18.json").stat().st_size > 500
     assert len(blocks("docs/benchmark.md", "py")) == 2  # what needs a GPU, and is not run
+
+
+def test_the_options_of_the_builder_are_documented(tmp_path):
+    printed = run(QUIET + "\n".join(blocks("docs/options.md", "python")), tmp_path)
+    assert "memory: engine " in printed
+    assert "workspace at most 256.0 MiB" in printed
+    text = (ROOT / "docs/options.md").read_text()
+    assert [f.name for f in dataclasses.fields(BuilderOptions) if f"`{f.name}" not in text] == []
+    assert [name for name in BUILDER_FLAGS if f"`{name}`" not in text] == []
 
 
 def commands() -> list[tuple[str, str]]:

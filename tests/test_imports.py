@@ -14,9 +14,11 @@ import pytest
 ROOT = Path(__file__).parent.parent
 STAGES = ("trace", "lower", "build", "run", "check", "dla", "bench", "integrations")
 FLOOR = (
+    "builder_options",
     "options",
     "errors",
     "files",
+    "host_memory",
     "report",
     "_trt",
     "structure",
@@ -109,6 +111,7 @@ def test_only_api_and_the_command_know_the_stages():
     inside = {m for m in knowing if stage_of(m) != "integrations"}
     api = (
         "api",
+        "arguments",
         "benchmarking",
         "comparison",
         "contribution",

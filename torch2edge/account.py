@@ -14,7 +14,7 @@ from ._trt import capabilities, trt
 from .graph import Graph, is_quantizer
 from .lower.quantize import has_quantizers
 from .options import Options
-from .report import DimRow, ModuleRow, Report
+from .report import DimRow, Memory, ModuleRow, Report
 
 __all__ = ["metadata", "precision", "report_of"]
 
@@ -79,11 +79,13 @@ def report_of(graph: Graph, computed: Graph, lowered: Any, session: Any, precisi
         )
     if missing:
         notes.append(f"note: {missing}")
+    notes += session.notes()
     if any(row.device == "DLA" for row in rows):
         notes.append("note: the device is the one asked for; TensorRT moves layers that the DLA cannot take to the GPU")
     return Report(
         capabilities().title, _target(session), precision, engine_bytes=size, dims=_dim_rows(graph),
         constraints=[str(c) for c in graph.constraints], modules=rows, notes=notes,
+        memory=Memory(size, session.weight_bytes, workspace=session.workspace()),
     )  # fmt: skip
 
 
@@ -126,6 +128,8 @@ def metadata(
         "title": capabilities().title,
         "target": report.target,
         "compute_capabilities": list(here),
+        "hardware_compatibility": session.options.hardware_compatibility,
+        "version_compatible": session.options.version_compatible,
         "precision": report.precision,
         "dla_core": session.options.dla_core if _trt.dla_cores() else None,
         "on_dla": any(row.device == "DLA" for row in report.modules),

@@ -9,8 +9,8 @@ from pathlib import Path
 __all__ = ["write_whole"]
 
 
-def write_whole(path: Path, data: bytes) -> None:
-    """All of it or nothing: into a file beside it, which then takes its name.
+def write_whole(path: Path, *data: bytes) -> None:
+    """All of it, piece by piece, or nothing: into a file beside it, which then takes its name.
 
     Raises:
         OSError: it cannot be written; nothing of it is left.
@@ -18,7 +18,8 @@ def write_whole(path: Path, data: bytes) -> None:
     handle, beside = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
     try:
         with os.fdopen(handle, "wb") as file:
-            file.write(data)
+            for piece in data:
+                file.write(piece)
         os.chmod(beside, 0o644)  # mkstemp's are for the owner alone
         os.replace(beside, path)
     except BaseException:

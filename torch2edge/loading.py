@@ -16,7 +16,9 @@ from .run.plain import Nested, metadata_of, read_plan
 __all__ = ["described", "load"]
 
 
-def load(path: str | os.PathLike[str], *, dla_core: int | None = None) -> EdgeModule:
+def load(
+    path: str | os.PathLike[str], *, dla_core: int | None = None, engine_host_code_allowed: bool = False
+) -> EdgeModule:  # fmt: skip
     """The engine in a file, as a module.
 
     The file is what ``EdgeModule.save`` wrote; or a plan of TensorRT, as trtexec and Polygraphy write it; or an engine of
@@ -30,6 +32,8 @@ def load(path: str | os.PathLike[str], *, dla_core: int | None = None) -> EdgeMo
     Args:
         path: the file.
         dla_core: the DLA core to run on, in the place of the one that it was built for.
+        engine_host_code_allowed: let TensorRT run code for the host that is in the file: the lean runtime of an engine with
+            ``version_compatible=True``. Only for files that you trust.
 
     Raises:
         ConfigError: a core for an engine that was not built for a DLA.
@@ -40,23 +44,30 @@ def load(path: str | os.PathLike[str], *, dla_core: int | None = None) -> EdgeMo
     if not why_not_executable():
         load_plugins()  # it may hold some, and a new process does not know them
     if found.metadata is None:
-        return EdgeModule(found.plan, described(found, origin, dla_core))
+        return _module(found, described(found, origin, dla_core, engine_host_code_allowed), engine_host_code_allowed)
     metadata = found.metadata
     check_built_for_here(metadata, origin)
     if dla_core is not None:
         if metadata["dla_core"] is None:
             raise ConfigError(f"dla_core={dla_core!r}: {origin} was not built for a DLA core")
         metadata["dla_core"] = dla_core
-    return EdgeModule(found.plan, metadata)
+    return _module(found, metadata, engine_host_code_allowed)
 
 
-def described(found: Found, origin: str, dla_core: int | None = None) -> dict[str, Any]:
+def _module(found: Found, metadata: dict[str, Any], host_code: bool) -> EdgeModule:
+    module = EdgeModule(found.plan, metadata)
+    module.engine_host_code_allowed = host_code
+    return module
+
+
+def described(found: Found, origin: str, dla_core: int | None = None, host_code: bool = False) -> dict[str, Any]:
     """The header of an engine, our own or one made up from what TensorRT tells.
 
     Args:
         found: what the file holds.
         origin: the file, in messages.
         dla_core: the core to read it for.
+        host_code: run the code for the host that is in a version-compatible plan.
 
     Raises:
         EngineFileError: TensorRT refuses it, or it is of a kind that no EdgeModule can run.
@@ -67,7 +78,7 @@ def described(found: Found, origin: str, dla_core: int | None = None) -> dict[st
     if dla_core is None:
         dla_core = _dla_core(found.header)
     inputs, outputs = _nested(found, origin)
-    facts = read_plan(found.plan, origin, dla_core)
+    facts = read_plan(found.plan, origin, dla_core, host_code)
     metadata = metadata_of(
         facts, origin, size=len(found.plan), built_by=found.built_by, inputs=inputs, outputs=outputs, dla_core=dla_core
     )

@@ -6,7 +6,9 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-__all__ = ["CheckRow", "DimRow", "ModuleRow", "PlacementRow", "Report", "check_table", "table"]
+__all__ = [
+    "CheckRow", "DimRow", "Memory", "ModuleRow", "PlacementRow", "Report", "bytes_text", "check_table", "table",
+]  # fmt: skip
 
 
 @dataclass
@@ -62,6 +64,34 @@ class PlacementRow:
 
 
 @dataclass
+class Memory:
+    """What the engine and its conversion take, all in bytes; None where it is not known.
+
+    ``engine`` is the serialized engine; ``weights`` the constants of the network; ``activations`` what each execution context
+    takes on the GPU for activations and scratch (known once the engine ran: with the check, on a GPU); ``workspace`` the
+    most that a layer's scratch may take; ``host`` how far the process's resident memory rose at the peak of the conversion,
+    TensorRT's libraries included where this was the first to load them.
+    """
+
+    engine: int = 0
+    weights: int | None = None
+    activations: int | None = None
+    workspace: int | None = None
+    host: int | None = None
+
+    def __str__(self) -> str:
+        """One line, ``memory: engine 44.8 MiB, weights 44.7 MiB, ...``, without what is not known."""
+        parts = [
+            f"engine {bytes_text(self.engine)}",
+            *(f"{name} {bytes_text(size)}" for name, size in (("weights", self.weights), ("activations", self.activations))
+              if size is not None),
+            *([] if self.workspace is None else [f"workspace at most {bytes_text(self.workspace)}"]),
+            *([] if self.host is None else [f"host {bytes_text(self.host)} more at the peak"]),
+        ]  # fmt: skip
+        return f"memory: {', '.join(parts)}"
+
+
+@dataclass
 class Report:
     """Printable account of a conversion; ``to_dict()`` is the same as JSON."""
 
@@ -81,6 +111,7 @@ class Report:
     precisions: dict[str, str] = field(default_factory=dict)  # what max_error= or metric= found, for precisions=
     placements: list[PlacementRow] = field(default_factory=list)  # where a DLA took part
     built_by: str = ""  # who, where it was not torch2edge
+    memory: Memory = field(default_factory=Memory)
 
     def to_dict(self) -> dict[str, Any]:
         """The report as plain dicts, lists, strings and numbers."""
@@ -93,13 +124,16 @@ class Report:
         dims = [DimRow(**row) for row in data.get("dims", [])]
         check = [CheckRow(**row) for row in data["check"]]
         placements = [PlacementRow(**row) for row in data.get("placements", [])]
-        return cls(**{**data, "dims": dims, "modules": modules, "check": check, "placements": placements})
+        memory = Memory(**data.get("memory", {"engine": data.get("engine_bytes", 0)}))
+        return cls(
+            **{**data, "dims": dims, "modules": modules, "check": check, "placements": placements, "memory": memory}
+        )  # fmt: skip
 
     def __str__(self) -> str:
         """Two tables and what else there is to know."""
-        size = f"{self.engine_bytes / 2**20:.1f} MiB"
+        size = bytes_text(self.engine_bytes)
         stages = ", ".join(f"{name} {seconds:.2f} s" for name, seconds in self.timings.items())
-        head = f"{self.tensorrt}, for {self.target}, {self.precision}, {size}\n{stages}".rstrip()
+        head = f"{self.tensorrt}, for {self.target}, {self.precision}, {size}\n{stages}\n{self.memory}".rstrip()
         modules = [] if self.built_by else [self.modules_text()]
         dims = [self.dims_text()] if self.dims else []
         placed = [self.placements_text()] if self.placements else []
@@ -140,6 +174,11 @@ def check_table(check: Sequence[CheckRow], checked_by: str, tolerance: float, or
     ]  # fmt: skip
     title = f"check against {original} by {checked_by}, tolerance {tolerance:g}; the worst trial of each output"
     return title + "\n" + table(["output", "max abs", "rel L2", "cosine", "ref max", "inputs", ""], rows)
+
+
+def bytes_text(size: int) -> str:
+    """A number of bytes for people: ``44.8 MiB``."""
+    return f"{size / 2**20:.1f} MiB" if size < 10 * 2**30 else f"{size / 2**30:.1f} GiB"
 
 
 def table(head: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:

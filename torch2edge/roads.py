@@ -199,6 +199,7 @@ def configure(road: Road, precision: str) -> str:
         A note for the report, or "".
     """
     session, layers = road.session, road.lowered.network.layers
+    session.weight_bytes = road.lowered.network.weight_bytes
     session.place(layers)
     session.add_profiles(road.lowered.input_names, road.graph.profiles())
     session.follow_precisions(layers)

@@ -13,22 +13,30 @@ from typing import Any
 
 import torch
 
-from .._trt import capabilities
+from .._trt import capabilities, same_major
 from ..errors import EngineFileError
 from ..files import write_whole
 
-__all__ = ["check_built_for_here", "describe", "pack", "read", "unpack", "write"]
+__all__ = ["check_built_for_here", "describe", "pack", "pieces", "read", "unpack", "write"]
 
 MAGIC = b"T2EDGE\x00\x01"
 FORMAT = 1  # of the header
+AMPERE = (8, 0)  # compute capability
 DIGEST = hashlib.sha256().digest_size
+
+
+def pieces(metadata: dict[str, Any], plan: bytes) -> tuple[bytes, bytes, bytes]:
+    """What an engine file consists of, one behind the other; the plan is not copied."""
+    header = json.dumps(metadata).encode()
+    head = MAGIC + len(header).to_bytes(8, "little") + header
+    digest = hashlib.sha256(head)
+    digest.update(plan)
+    return head, plan, digest.digest()
 
 
 def pack(metadata: dict[str, Any], plan: bytes) -> bytes:
     """The bytes of an engine file."""
-    header = json.dumps(metadata).encode()
-    body = MAGIC + len(header).to_bytes(8, "little") + header + plan
-    return body + hashlib.sha256(body).digest()
+    return b"".join(pieces(metadata, plan))
 
 
 def unpack(data: bytes, origin: str) -> tuple[dict[str, Any], bytes]:
@@ -40,7 +48,7 @@ def unpack(data: bytes, origin: str) -> tuple[dict[str, Any], bytes]:
     if not data.startswith(MAGIC):
         hint = "it is too short" if len(data) <= len(MAGIC) else "if others built it, torch2edge.load reads their files"
         raise EngineFileError(f"{origin} was not saved by torch2edge: {hint}. Or convert the model again and save that.")
-    if len(data) < len(MAGIC) + 8 + DIGEST or hashlib.sha256(data[:-DIGEST]).digest() != data[-DIGEST:]:
+    if len(data) < len(MAGIC) + 8 + DIGEST or hashlib.sha256(memoryview(data)[:-DIGEST]).digest() != data[-DIGEST:]:
         raise EngineFileError(
             f"{origin} is truncated or damaged: its checksum does not match its {len(data)} bytes. Copy it again, or convert "
             "the model again."
@@ -61,7 +69,7 @@ def unpack(data: bytes, origin: str) -> tuple[dict[str, Any], bytes]:
 
 def write(path: str | os.PathLike[str], metadata: dict[str, Any], plan: bytes) -> None:
     """Save an engine file; an existing one is replaced only when the new one is whole."""
-    write_whole(Path(path), pack(metadata, plan))
+    write_whole(Path(path), *pieces(metadata, plan))
 
 
 def read(path: str | os.PathLike[str]) -> tuple[dict[str, Any], bytes]:
@@ -85,21 +93,40 @@ def describe(metadata: dict[str, Any]) -> str:
 def check_built_for_here(metadata: dict[str, Any], origin: str) -> None:
     """Refuse an engine that this TensorRT, or this GPU, can never run.
 
-    A plan runs in the TensorRT version that built it, and on GPUs of the compute capability that it was built for.
+    A plan runs in the TensorRT version that built it, and on GPUs of the compute capability that it was built for. A
+    version-compatible one runs in other versions of the same major one too (no road leads from 8.6.0 to 10 or 11), and one
+    with ``hardware_compatibility="ampere+"`` on every GPU from Ampere (8.0) on.
 
     Raises:
         EngineFileError: what was built where, and what is here.
     """
     caps = capabilities()
-    if (metadata["tensorrt"], metadata["version"]) != (caps.name, caps.version):
+    if not _runs_in(metadata, caps.name, caps.version):
         raise EngineFileError(
             f"{origin} was {describe(metadata)}, but here is {caps.title}. An engine runs only in the TensorRT version that "
-            f"built it: install {metadata['title']}, or convert the model again here."
+            f"built it{_ways(metadata)}: install {metadata['title']}, or convert the model again here."
         )
-    if torch.cuda.is_available():
-        here = ".".join(map(str, torch.cuda.get_device_capability()))
-        if metadata["compute_capabilities"] and here not in metadata["compute_capabilities"]:
-            raise EngineFileError(
-                f"{origin} was {describe(metadata)} (compute capability {', '.join(metadata['compute_capabilities'])}), but "
-                f"here is {torch.cuda.get_device_name()} (compute capability {here}). Convert the model again here."
-            )
+    if torch.cuda.is_available() and not _runs_on(metadata, torch.cuda.get_device_capability()):
+        raise EngineFileError(
+            f"{origin} was {describe(metadata)} (compute capability {', '.join(metadata['compute_capabilities'])}), but "
+            f"here is {torch.cuda.get_device_name()} (compute capability "
+            f"{'.'.join(map(str, torch.cuda.get_device_capability()))}). Convert the model again here."
+        )
+
+
+def _runs_in(metadata: dict[str, Any], name: str, version: str) -> bool:
+    if metadata["tensorrt"] != name:
+        return False
+    return bool(metadata["version"] == version or (metadata.get("version_compatible") and same_major(metadata["version"])))
+
+
+def _ways(metadata: dict[str, Any]) -> str:
+    return ", or, built with version_compatible=True, in others of that major version" * bool(
+        metadata.get("version_compatible")
+    )
+
+
+def _runs_on(metadata: dict[str, Any], here: tuple[int, int]) -> bool:
+    if metadata.get("hardware_compatibility") == "ampere_plus":
+        return here >= AMPERE
+    return not metadata["compute_capabilities"] or ".".join(map(str, here)) in metadata["compute_capabilities"]

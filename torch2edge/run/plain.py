@@ -106,18 +106,19 @@ def _is_flat(structure: Structure) -> bool:
 # ---- by TensorRT --------------------------------------------------------------------------------------------------------
 
 
-def read_plan(plan: bytes, origin: str, dla_core: int | None = None) -> Facts:
+def read_plan(plan: bytes, origin: str, dla_core: int | None = None, host_code: bool = False) -> Facts:
     """What TensorRT tells of a plan.
 
     Args:
         origin: the source, in messages.
         dla_core: the DLA core that it was built for.
+        host_code: run the code for the host that is in a version-compatible plan.
 
     Raises:
         ExecutionError: nothing here can deserialise it.
         EngineFileError: TensorRT refuses it, or it is of a kind that an EdgeModule cannot run.
     """
-    engine = _deserialised(plan, origin, dla_core)
+    engine = _deserialised(plan, origin, dla_core, host_code)
     if getattr(engine, "has_implicit_batch_dimension", False):
         raise EngineFileError(
             f"{origin} was built with an implicit batch dimension, which TensorRT gave up. Build it again with an explicit "
@@ -134,7 +135,7 @@ def read_plan(plan: bytes, origin: str, dla_core: int | None = None) -> Facts:
     return facts
 
 
-def _deserialised(plan: bytes, origin: str, dla_core: int | None) -> Any:
+def _deserialised(plan: bytes, origin: str, dla_core: int | None, host_code: bool) -> Any:
     reason = why_not_executable()
     clear_errors()
     try:
@@ -144,6 +145,7 @@ def _deserialised(plan: bytes, origin: str, dla_core: int | None) -> Any:
         raise ExecutionError(_unreadable(origin, reason or str(error))) from error
     if dla_core is not None:
         runtime.DLA_core = dla_core
+    runtime.engine_host_code_allowed = host_code
     engine = runtime.deserialize_cuda_engine(plan)
     if engine is not None:
         return engine

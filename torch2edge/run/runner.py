@@ -41,6 +41,7 @@ class Runner:
         dla_core: the DLA core to run on, or None.
         memory: where the activations are; None for a memory of each context's own.
         contexts: idle streams' execution contexts are taken over from so many on.
+        host_code: run the code for the host that is in a version-compatible plan.
 
     Raises:
         ExecutionError: nothing here can execute it, or TensorRT refuses the plan.
@@ -49,7 +50,7 @@ class Runner:
     def __init__(
         self, plan: bytes, inputs: Sequence[tuple[str, torch.dtype]],
         outputs: Sequence[tuple[str, torch.dtype, tuple[Any, ...]]], dla_core: int | None = None,
-        memory: SharedMemory | None = None, contexts: int = CONTEXTS,
+        memory: SharedMemory | None = None, contexts: int = CONTEXTS, host_code: bool = False,
     ) -> None:  # fmt: skip
         reason = why_not_executable()
         if reason:
@@ -65,6 +66,7 @@ class Runner:
         self._runtime = trt.Runtime(logger())
         if dla_core is not None:
             self._runtime.DLA_core = dla_core  # the engine captures it when it is deserialised
+        self._runtime.engine_host_code_allowed = host_code
         self.engine = self._runtime.deserialize_cuda_engine(plan)
         if self.engine is None:
             raise ExecutionError("TensorRT cannot load this engine:\n" + "\n".join(f"  {line}" for line in last_errors()))

@@ -88,6 +88,7 @@ class Core:
         self.nesting: Structure | None = None  # of these outputs, where a submodule or function is converted as a whole
         self.weights_by_name: dict[str, list[str]] = {}  # parameter -> layers that hold it
         self.codes: dict[str, Any] = {}  # name of a tensor -> the constant that it quantizes; see quantize.py
+        self.weight_bytes = 0  # of what TensorRT's Weights point to
         self._names, self._device_of = dict(names or {}), device_of
         self._keep: list[Any] = []  # TensorRT does not copy weights before the build
         self._constants: dict[Any, tuple[Any, Tensor]] = {}
@@ -236,6 +237,7 @@ class Core:
                 )
         host = tensor.detach().to(device="cpu", dtype=dtype).to(inside(dtype)).contiguous()
         self._keep.append(host)
+        self.weight_bytes += host.numel() * host.element_size()
         if host.numel() == 0:  # the memory of an empty array is somewhere, and TensorRT takes none
             return trt.Weights(data_type)
         if host.dtype == torch.bfloat16:  # NumPy has no such type; every TensorRT that has it takes a pointer
