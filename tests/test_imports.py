@@ -103,10 +103,12 @@ def test_only_api_and_the_command_know_the_stages():
     inside = {m for m in knowing if stage_of(m) != "integrations"}
     api = (
         "api",
+        "caching",
         "comparison",
         "contribution",
         "dla_loadable",
         "dla_planning",
+        "engine_cache",
         "fitting",
         "marked",
         "partition",

@@ -15,6 +15,7 @@ from . import errors  # noqa: E402
 from ._trt import trt  # noqa: E402
 from .api import convert, load, plan  # noqa: E402
 from .build.calibration import Calibration, CalibrationWarning  # noqa: E402
+from .build.timing_cache import CacheWarning  # noqa: E402
 from .comparison import Comparison, compare  # noqa: E402
 from .cut import Plan  # noqa: E402
 from .dla.plan import DlaPlan  # noqa: E402
@@ -32,7 +33,7 @@ from .sparsity import sparsify_2to4  # noqa: E402
 __version__ = "0.1.0"
 
 __all__ = [
-    "Calibration", "CalibrationWarning", "Comparison", "DLAWarning", "DlaPlan", "EdgeModule", "Input",
+    "CacheWarning", "Calibration", "CalibrationWarning", "Comparison", "DLAWarning", "DlaPlan", "EdgeModule", "Input",
     "PartitionReport", "PartitionWarning", "PartitionedModule", "Plan", "ReferenceWarning", "Report", "build_loadable",
     "compare", "convert", "converter", "load", "plan", "plan_dla", "sparsify_2to4", "trt", *errors.__all__,
 ]  # fmt: skip

@@ -17,11 +17,10 @@ from . import _trt
 from ._trt import trt
 from .account import metadata, report_of
 from .account import precision as precision_of
+from .caching import Work, cached, limit_of
 from .check.onnx_model import OnnxModel
-from .check.verify import TOLERANCE
-from .errors import (
-    ConfigError,
-)
+from .engine_cache import EngineCache, Entry
+from .errors import ConfigError
 from .graph import Graph
 from .inputs import device_of, fixed_inputs, positional, read_inputs
 from .lower import OnnxFile, Registry, registry
@@ -30,8 +29,9 @@ from .options import FALLBACKS, DLAWarning, Options
 from .partition import MIN_OPS, part_converter, partition, plan
 from .partition_data import whole_data
 from .placement import prepare_dla, truth
-from .prepare import Call, calibration_of
-from .roads import Kept, configure, graph_of, network, opened
+from .prepare import Call, Prepared, calibration_of
+from .report import Report
+from .roads import Kept, Road, configure, graph_of, network, opened
 from .run import EdgeModule, PartitionedModule, read
 from .run.engine_file import FORMAT, check_built_for_here
 from .search import goal_of, search
@@ -88,6 +88,7 @@ def convert(
     metric: Callable[[Callable[..., Any]], float] | None = None,
     max_drop: float | None = None,
     progress: Callable[[str], None] | None = None,
+    cache_dir: str | os.PathLike[str] | None = None,
 ) -> EdgeModule | PartitionedModule:
     """Turn a module into a TensorRT engine that is a module again.
 
@@ -162,6 +163,8 @@ def convert(
         metric: the same until ``metric(module)``, higher is better, is at most ``max_drop`` below ``metric(model)``.
         max_drop: in the unit of the metric.
         progress: called with the name of each stage as it begins: trace, lower, build, check.
+        cache_dir: a folder of finished engines, and of what TensorRT measured: an engine that was built before of the same
+            model, options, torch2edge, TensorRT and GPU is taken from there. The report says so, and why not.
 
     Returns:
         An ``EdgeModule``, or with ``fallback="torch"`` a ``PartitionedModule``; its ``report`` tells what happened and how
@@ -197,6 +200,7 @@ def convert(
     shapes = {
         "dynamic": dynamic, "dims": dims, "min_shapes": min_shapes, "opt_shapes": opt_shapes, "max_shapes": max_shapes,
     }  # fmt: skip
+    cache = None if cache_dir is None else EngineCache(cache_dir)
     if fallback == "torch":
         settings = {
             "fp16": fp16, "bf16": bf16, "int8": int8, "calibrator": calibrator, "strongly_typed": strongly_typed,
@@ -205,7 +209,7 @@ def convert(
             "dla_rewrites": dla_rewrites, "dla_pools": dla_pools,
             "converters": converters, "optimization_level": optimization_level, "workspace": workspace,
             "tactic_sources": tactic_sources, "compute_capabilities": compute_capabilities, "keep_network": keep_network,
-            "verify": verify, "tolerance": tolerance, "progress": progress,
+            "verify": verify, "tolerance": tolerance, "progress": progress, "cache_dir": cache_dir,
         }  # fmt: skip
         args, kwargs = fixed_inputs(model, inputs, kwargs, **shapes)
         shared = whole_data(model, args, kwargs, calibration_of(calibration), best or options.uses("int8"))
@@ -227,7 +231,7 @@ def convert(
         with clock("sizes"):
             verify_size_one(model, args, kwargs, traced, options, tolerance)
     call = Call(model, args, kwargs, data, line=progress)
-    todo = _Todo(call, file, traced, converting, names, keep_network, verify, clock)
+    todo = _Todo(call, file, traced, converting, names, keep_network, verify, clock, cache)
     if goal is None:
         return _engine(options, todo)
     assert traced is not None
@@ -246,51 +250,60 @@ class _Todo:
     keep_network: bool
     verify: bool
     clock: _Clock
+    cache: EngineCache | None
 
 
 def _engine(options: Options, todo: _Todo) -> EdgeModule:
     """From the traced model to a checked engine."""
+    call, clock, cache = todo.call, todo.clock, todo.cache
+
+    def road(prepared: Prepared | None = None) -> Road:
+        with clock("lower"):
+            return network(call, todo.file, todo.traced, options, todo.converting, todo.names, prepared)
+
+    if cache is None:
+        return _finished(options, todo, road(), None, todo.verify)
+    return cached(cache, Work(
+        options, call, todo.file, todo.traced, todo.converting, todo.names, todo.verify, todo.keep_network, clock, road,
+        lambda made, entry, check: _finished(options, todo, made, entry, check),
+    ))  # fmt: skip
+
+
+def _finished(options: Options, todo: _Todo, road: Road, entry: Entry | None, check: bool) -> EdgeModule:
+    """The module of a network: of an engine that is built now, or of one from the cache, which is of the same network."""
     call, clock = todo.call, todo.clock
-    with clock("lower"):
-        road = network(call, todo.file, todo.traced, options, todo.converting, todo.names)
     graph, lowered, session = road.graph, road.lowered, road.session
     precision = precision_of(road.network_graph, options)
     note, on_dla = configure(road, precision), prepare_dla(road)
-    with clock("build"):
-        plan = session.build()
-    limit = options.tolerance if options.tolerance is not None else max(TOLERANCE[p] for p in precision.split("+"))
-    report = report_of(graph, road.network_graph, lowered, session, precision, len(plan))
-    report.tolerance, report.timings = limit, clock.seconds
-    report.placements, surprises = truth(road, on_dla)
-    report.notes[:0] = road.notes
-    report.notes += [
-        n for n in (*surprises, note, sparsity_note(call.model, bool(options.wants_dla())) if options.sparse else "") if n
-    ]
+    if entry is None:
+        with clock("build"):
+            plan = session.build(todo.cache.timing() if todo.cache else None)
+        report = report_of(graph, road.network_graph, lowered, session, precision, len(plan))
+        report.placements, surprises = truth(road, on_dla)
+        report.notes[:0] = road.notes
+        report.notes += [
+            n for n in (*surprises, note, sparsity_note(call.model, bool(options.wants_dla())) if options.sparse else "") if n
+        ]
+        header = metadata(call.model, graph, road.network_graph, lowered, session, report, FORMAT)
+    else:
+        plan, header, report = entry.plan, entry.metadata, Report.from_dict(entry.metadata["report"])
+    if entry is None or check:
+        report.tolerance = limit_of(options, precision)
     if isinstance(call.model, OnnxModel):
         report.original = call.model.evaluator()
-    module = EdgeModule(
-        plan,
-        metadata(call.model, graph, road.network_graph, lowered, session, report, FORMAT),
-        fallback=by_reference(session, lowered),
-    )
+    module = EdgeModule(plan, header, fallback=by_reference(session, lowered))
     if todo.keep_network:
         module.network, module._kept = session.network, Kept(call, road, options, todo.converting, todo.names)
-    if todo.verify:
+    if check:
         with clock("check"):
             verify_module(
-                call.model,
-                list(call.args),
-                dict(call.kwargs),
-                module,
-                graph,
-                lowered,
-                session,
-                report,
-                call.seen,
+                call.model, list(call.args), dict(call.kwargs), module, graph, lowered, session, report, call.seen,
                 call.seen_are,
-            )
+            )  # fmt: skip
     if not _trt.why_not_executable():
         module._fallback = None  # it holds the network and the weights
+    report.notes = list(dict.fromkeys(report.notes))  # a second check may say what the first said
+    report.timings = dict(clock.seconds)
     module.metadata["report"] = report.to_dict()
     return module
 

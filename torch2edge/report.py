@@ -80,6 +80,7 @@ class Report:
     original: str = "PyTorch"  # what the engine was compared with
     precisions: dict[str, str] = field(default_factory=dict)  # what max_error= or metric= found, for precisions=
     placements: list[PlacementRow] = field(default_factory=list)  # where a DLA took part
+    cache: str = ""  # with cache_dir=: whether the engine was in it, and why not
 
     def to_dict(self) -> dict[str, Any]:
         """The report as plain dicts, lists, strings and numbers."""
@@ -99,6 +100,7 @@ class Report:
         size = f"{self.engine_bytes / 2**20:.1f} MiB"
         stages = ", ".join(f"{name} {seconds:.2f} s" for name, seconds in self.timings.items())
         head = f"{self.tensorrt}, for {self.target}, {self.precision}, {size}\n{stages}"
+        head += f"\ncache: {self.cache}" if self.cache else ""
         modules = table(
             ["module", "class", "ops", "layers", "device", "precision"],
             [[m.path or "(model)", m.kind, m.ops, m.layers, m.device, m.precision] for m in self.modules],

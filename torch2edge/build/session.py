@@ -13,6 +13,7 @@ from ..errors import BuildError
 from ..modules import nearest
 from ..options import DLA_POOLS, Options
 from .calibration import raise_its_error
+from .timing_cache import TimingCache
 
 __all__ = ["BuildSession"]
 DEFAULT_COMPUTE_CAPABILITY = "8.6"
@@ -257,8 +258,11 @@ class BuildSession:
             if device is not None:
                 self.config.set_device_type(layer.raw, device)
 
-    def build(self) -> bytes:
+    def build(self, timing: TimingCache | None = None) -> bytes:
         """The serialized engine.
+
+        Args:
+            timing: what earlier builds measured, to be used and added to.
 
         Raises:
             BuildError: TensorRT built none; its last error lines, with module paths, are in the message.
@@ -268,11 +272,14 @@ class BuildSession:
         with contextlib.ExitStack() as stack:
             if self.options.wants_dla():
                 self.log = stack.enter_context(recorded())
+            held = timing and timing.give(self.config)  # it must outlive the build
             plan = self.builder.build_serialized_network(self.network, self.config)
         if self.calibrator is not None:
             raise_its_error(self.calibrator)
         if plan is None:
             raise BuildError(_explain("TensorRT built no engine"))
+        if timing is not None and held is not None:
+            timing.take(self.config)
         return bytes(plan)
 
 

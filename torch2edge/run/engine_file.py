@@ -17,7 +17,7 @@ from .._trt import capabilities
 from ..errors import EngineFileError
 from ..files import write_whole
 
-__all__ = ["check_built_for_here", "describe", "pack", "read", "unpack", "write"]
+__all__ = ["check_built_for_here", "describe", "pack", "peek", "read", "unpack", "write"]
 
 MAGIC = b"T2EDGE\x00\x01"
 FORMAT = 1  # of the header
@@ -40,7 +40,7 @@ def unpack(data: bytes, origin: str) -> tuple[dict[str, Any], bytes]:
     if not data.startswith(MAGIC):
         hint = "perhaps it is a bare TensorRT plan (trtexec, ultralytics)" if len(data) > len(MAGIC) else "it is too short"
         raise EngineFileError(f"{origin} was not saved by torch2edge: {hint}. Convert the model again and save that.")
-    if len(data) < len(MAGIC) + 8 + DIGEST or hashlib.sha256(data[:-DIGEST]).digest() != data[-DIGEST:]:
+    if len(data) < len(MAGIC) + 8 + DIGEST or hashlib.sha256(memoryview(data)[:-DIGEST]).digest() != data[-DIGEST:]:
         raise EngineFileError(
             f"{origin} is truncated or damaged: its checksum does not match its {len(data)} bytes. Copy it again, or convert "
             "the model again."
@@ -75,6 +75,21 @@ def read(path: str | os.PathLike[str]) -> tuple[dict[str, Any], bytes]:
     except OSError as error:
         raise EngineFileError(f"cannot read {os.fspath(path)}: {error.strerror}") from error
     return unpack(data, os.fspath(path))
+
+
+def peek(path: str | os.PathLike[str]) -> dict[str, Any]:
+    """Metadata of an engine file alone, whose checksum is not looked at: for lists, not to run it.
+
+    Raises:
+        EngineFileError: it cannot be read, or has no header of ours.
+    """
+    try:
+        with open(path, "rb") as file:
+            start = file.read(len(MAGIC) + 8)
+            header = file.read(int.from_bytes(start[len(MAGIC) :], "little")) if start.startswith(MAGIC) else b""
+        return dict(json.loads(header))
+    except (OSError, ValueError, TypeError, OverflowError, MemoryError) as error:
+        raise EngineFileError(f"{os.fspath(path)} has no readable header ({error})") from error
 
 
 def describe(metadata: dict[str, Any]) -> str:
