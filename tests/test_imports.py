@@ -111,6 +111,7 @@ def test_only_api_and_the_command_know_the_stages():
         "engine_cache",
         "fitting",
         "marked",
+        "network_key",
         "partition",
         "partition_data",
         "placement",

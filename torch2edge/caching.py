@@ -26,6 +26,7 @@ from .graph import Graph
 from .lower import OnnxFile, Registry
 from .lower.check import check
 from .lower.registry import Converter
+from .network_key import network_digest
 from .options import Options
 from .prepare import Call, Prepared, prepare
 from .report import Report
@@ -74,35 +75,39 @@ def cached(cache: EngineCache, work: Work) -> EdgeModule:
     """
     with work.clock("prepare"):
         prepared = _prepared(work)
+    road = work.road(prepared) if _shows_in_network_only(work, prepared) else None
     with work.clock("cache"):
-        key = _key(work, prepared)
+        key = _key(work, prepared, road)
         entry = cache.find(key) if isinstance(key, Key) else None
+
+    def lowered() -> Road:
+        return road or work.road(prepared)
+
     if isinstance(key, str):
-        return _told(work.finish(work.road(prepared), None, work.verify), f"not used: {key}")
+        return _told(work.finish(lowered(), None, work.verify), f"not used: {key}")
     if entry is None:
         with cache.lock(key, work.call.line):
             entry = cache.find(key)  # somebody else may have built it meanwhile
             if entry is None:
-                return _built(cache, key, work, prepared)
-    return _from(entry, cache, key, work, prepared)
+                return _built(cache, key, work, lowered)
+    return _from(entry, cache, key, work, lowered)
 
 
-def _built(cache: EngineCache, key: Key, work: Work, prepared: Prepared | None) -> EdgeModule:
+def _built(cache: EngineCache, key: Key, work: Work, lowered: Callable[[], Road]) -> EdgeModule:
     why, start = cache.nearest(key), time.perf_counter()
-    module = work.finish(work.road(prepared), None, work.verify)
-    _told(module, f"miss: {why}")
+    module = work.finish(lowered(), None, work.verify)
     path = cache.store(key, module._plan, module.metadata, f"{now()}, in {time.perf_counter() - start:.1f} s")
     return _told(module, f"miss: {why}; " + (f"kept as {path}" if path else "it could not be kept"))
 
 
-def _from(entry: Entry, cache: EngineCache, key: Key, work: Work, prepared: Prepared | None) -> EdgeModule:
+def _from(entry: Entry, cache: EngineCache, key: Key, work: Work, lowered: Callable[[], Road]) -> EdgeModule:
     """The module of an entry, checked if it was not."""
     report = Report.from_dict(entry.metadata["report"])
     checked = bool(report.checked_by) and report.tolerance <= limit_of(work.options, report.precision)
     check = work.verify and not checked
     if check or work.keep_network or _trt.why_not_executable():  # the reference executor computes the network
         try:
-            module = work.finish(work.road(prepared), entry, check)
+            module = work.finish(lowered(), entry, check)
         except VerificationError:
             cache.drop(entry)
             raise
@@ -134,22 +139,33 @@ def _prepared(work: Work) -> Prepared | None:
     return prepare(work.traced, work.options, work.converting, work.call)
 
 
-def _key(work: Work, prepared: Prepared | None) -> Key | str:
-    """What the engine is made of, or why that cannot be told."""
+def _shows_in_network_only(work: Work, prepared: Prepared | None) -> bool:
+    """Whether the graph does not tell what the network will be: a converter of the user's, or ONNX's exporter, makes it."""
+    if work.file is not None:
+        return False
+    return prepared is None or not all(_is_ours(work.converting.get(op.target)) for op in prepared.graph.ops)
+
+
+def _key(work: Work, prepared: Prepared | None, road: Road | None) -> Key | str:
+    """What the engine is made of, or why that cannot be told.
+
+    Args:
+        road: where the network alone tells it.
+    """
     try:
         if work.options.calibrator == "tensorrt" and work.call.calibration is not None:
             raise Unkeyable("TensorRT's own calibrator finds the ranges of INT8 during the build")
-        return Key(type(work.call.model).__name__, _parts(work, prepared))
+        return Key(type(work.call.model).__name__, _parts(work, prepared, road))
     except Unkeyable as error:
         return str(error)
 
 
-def _parts(work: Work, prepared: Prepared | None) -> dict[str, str]:
+def _parts(work: Work, prepared: Prepared | None, road: Road | None) -> dict[str, str]:
     code = source()
     if not code:
         raise Unkeyable("a source file of torch2edge changed after it was imported; start Python anew")
     return {
-        **(_of_graph(work, prepared) if work.file is None else _of_file(work, work.file)),
+        **(_of_graph(work, prepared, road) if work.file is None else _of_file(work, work.file)),
         "options": digest(_options(work.options)),
         "interface": digest([_signature(work.call.model), plain(work.names)]),
         "GPU": digest([gpu(), _built_for(work.options)]),
@@ -158,16 +174,12 @@ def _parts(work: Work, prepared: Prepared | None) -> dict[str, str]:
     }
 
 
-def _of_graph(work: Work, prepared: Prepared | None) -> dict[str, str]:
-    if prepared is None:
-        raise Unkeyable("fallback='onnx': what torch.onnx.export makes is not known before")
-    for op in prepared.graph.ops:
-        found = work.converting.get(op.target)
-        if found is None or not _is_ours(found):
-            raise Unkeyable(f"{op.name} in {op.module or 'the model itself'} has a converter of yours, which may do anything")
-    names = names_of(work.call.model) | prepared.names
-    told = graph_digests(prepared.graph, names, prepared.ranges)
-    return {**told, "notes": digest(prepared.folded)}
+def _of_graph(work: Work, prepared: Prepared | None, road: Road | None) -> dict[str, str]:
+    graph = prepared.graph if prepared else work.traced
+    assert graph is not None
+    names = names_of(work.call.model) | (prepared.names if prepared else {})
+    told = graph_digests(graph, names, prepared.ranges if prepared else {}, opaque=road is not None)
+    return told if road is None else {**told, "network": network_digest(road.session.network)}
 
 
 def _of_file(work: Work, file: OnnxFile) -> dict[str, str]:
@@ -182,9 +194,9 @@ def _of_file(work: Work, file: OnnxFile) -> dict[str, str]:
     return {"file": hashlib.sha256(content).hexdigest(), "call": called}
 
 
-def _is_ours(found: Converter) -> bool:
+def _is_ours(found: Converter | None) -> bool:
     """Whether a converter lies in converters/: a wrapper of one may have its name and module, but not its code."""
-    code = getattr(found.function, "__code__", None)
+    code = getattr(found.function, "__code__", None) if found else None
     return code is not None and Path(code.co_filename).resolve().is_relative_to(converters_folder())
 
 

@@ -56,19 +56,20 @@ def plain(value: Any) -> Any:
 
 
 def graph_digests(
-    graph: Graph, names: Mapping[int, str] | None = None, ranges: Mapping[int, float] | None = None
-) -> dict[str, str]:
+    graph: Graph, names: Mapping[int, str] | None = None, ranges: Mapping[int, float] | None = None, *, opaque: bool = False
+) -> dict[str, str]:  # fmt: skip
     """sha256, in hex, of a graph's parts: ``call`` (what goes in and out), ``ops`` and ``weights``.
 
     Args:
         graph: as it is to be lowered.
         names: id of each parameter and buffer -> name.
         ranges: index of a value -> its range in INT8.
+        opaque: submodules that are converted as a whole count by their class alone, for the caller knows what they became.
 
     Raises:
         Unkeyable: it holds something that no hash can stand for.
     """
-    told = _Told(graph, names or {})
+    told = _Told(graph, names or {}, opaque)
     ops = [told.op(op) for op in graph.ops]
     outputs = [told.argument(value) for value in graph.outputs]
     known = [[told.numbers[i], r] for i, r in sorted((ranges or {}).items()) if i in told.numbers]
@@ -91,17 +92,17 @@ class _Told:
         constants: every different tensor.
     """
 
-    def __init__(self, graph: Graph, names: Mapping[int, str]) -> None:
+    def __init__(self, graph: Graph, names: Mapping[int, str], opaque: bool) -> None:
         self.numbers: dict[int, int] = {}
         self.constants: list[torch.Tensor] = []
-        self._graph, self._names = graph, names
+        self._graph, self._names, self._opaque = graph, names, opaque
         self._places: dict[int, int] = {}  # id of a tensor -> its place in constants
         self.inputs = [self._value(value) for value in graph.inputs]
 
     def op(self, op: Op) -> Any:
         """An op as JSON: which, in which module, of what, with which arguments, with which results."""
         args, kwargs = self.argument(op.args), self.argument(op.kwargs)
-        instance = None if op.instance is None else _settings(op.instance)
+        instance = None if op.instance is None or self._opaque else _settings(op.instance)
         return [_target(op), op.module, instance, args, kwargs, op.nesting, [self._value(v) for v in op.outputs]]
 
     def argument(self, value: Any) -> Any:
