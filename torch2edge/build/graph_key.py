@@ -168,9 +168,9 @@ def _contents(tensors: Sequence[torch.Tensor]) -> list[list[Any]]:
 
 def _dense(tensor: torch.Tensor) -> torch.Tensor:
     """Its elements in order, on the CPU."""
-    if type(tensor) not in _DENSE or tensor.layout != torch.strided or tensor.is_quantized:
-        what = f"{tensor.layout}" if type(tensor) in _DENSE else f"{type(tensor).__module__}.{type(tensor).__qualname__}"
-        raise Unkeyable(f"a constant that is no plain tensor ({what})")
+    if type(tensor) not in _DENSE or tensor.layout != torch.strided or tensor.is_quantized or tensor.is_meta:
+        kind = f"{type(tensor).__qualname__}, {tensor.layout}, {tensor.dtype}, {tensor.device}"
+        raise Unkeyable(f"a constant that is no plain tensor ({kind})")
     return tensor.detach().cpu().resolve_conj().resolve_neg().contiguous()
 
 
