@@ -1,7 +1,7 @@
 """TensorRT's timing cache in a file: what it measured in one build, it need not measure in the next.
 
-Layout: 8 bytes magic, TensorRT's serialized cache, 32 bytes SHA-256 of all before. TensorRT of 8.6 takes damaged bytes without
-a word, so the checksum is ours.
+Layout: 8 bytes magic, TensorRT's serialized cache, 32 bytes SHA-256 of all before, for TensorRT does not promise to see every
+damage.
 """
 
 from __future__ import annotations
@@ -55,19 +55,16 @@ class TimingCache:
             return b""
 
     def give(self, config: Any) -> Any:
-        """Let a builder's config use it; the result must outlive the build.
+        """Let a builder's config use it.
 
-        Raises:
-            RuntimeError: TensorRT gives no cache even of no bytes.
+        Returns:
+            TensorRT's ITimingCache, which must outlive the build; None where TensorRT gives none.
         """
         held = self.read()
-        cache = config.create_timing_cache(held)
-        if cache is None or not config.set_timing_cache(cache, False):
-            if not held:
-                raise RuntimeError("TensorRT made no timing cache")
-            self._set_aside("TensorRT does not take it: it is of another GPU or driver")
-            cache = config.create_timing_cache(b"")
-            config.set_timing_cache(cache, False)
+        cache = _given(config, held)
+        if cache is None and held:
+            self._set_aside("TensorRT does not take it")
+            cache = _given(config, b"")
         return cache
 
     def take(self, config: Any) -> None:
@@ -102,6 +99,15 @@ def timing_cache(folder: Path) -> TimingCache | None:
     gpu = torch.cuda.get_device_properties(torch.cuda.current_device())
     told = f"{capabilities().name}-{capabilities().version}-{gpu.name}-sm{gpu.major}{gpu.minor}-{gpu.multi_processor_count}"
     return TimingCache(folder / f"timing-{re.sub(r'[^A-Za-z0-9.-]+', '_', told)}.cache")
+
+
+def _given(config: Any, held: bytes) -> Any:
+    """A cache of these bytes in the config, or None where TensorRT takes neither."""
+    try:
+        cache = config.create_timing_cache(held)
+        return cache if cache is not None and config.set_timing_cache(cache, False) else None
+    except RuntimeError:
+        return None
 
 
 def _joined(config: Any, held: bytes) -> bytes:
