@@ -8,6 +8,7 @@ import warnings
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -255,57 +256,62 @@ class _Todo:
 
 def _engine(options: Options, todo: _Todo) -> EdgeModule:
     """From the traced model to a checked engine."""
-    call, clock, cache = todo.call, todo.clock, todo.cache
 
     def road(prepared: Prepared | None = None) -> Road:
-        with clock("lower"):
-            return network(call, todo.file, todo.traced, options, todo.converting, todo.names, prepared)
+        with todo.clock("lower"):
+            return network(todo.call, todo.file, todo.traced, options, todo.converting, todo.names, prepared)
 
-    if cache is None:
-        return _finished(options, todo, road(), None, todo.verify)
-    return cached(cache, Work(
-        options, call, todo.file, todo.traced, todo.converting, todo.names, todo.verify, todo.keep_network, clock, road,
-        lambda made, entry, check: _finished(options, todo, made, entry, check),
-    ))  # fmt: skip
+    finish = partial(_finished, options, todo)
+    if todo.cache is None:
+        return finish(road(), None, todo.verify)
+    given = todo.call, todo.file, todo.traced, todo.converting, todo.names, todo.verify, todo.keep_network, todo.clock
+    return cached(todo.cache, Work(options, *given, road, finish))
 
 
-def _finished(options: Options, todo: _Todo, road: Road, entry: Entry | None, check: bool) -> EdgeModule:
-    """The module of a network: of an engine that is built now, or of one from the cache, which is of the same network."""
+def _finished(options: Options, todo: _Todo, road: Road | None, entry: Entry | None, check: bool) -> EdgeModule:
+    """The module of a network that is built now, or of an engine from the cache; that needs its network to be checked only."""
     call, clock = todo.call, todo.clock
-    graph, lowered, session = road.graph, road.lowered, road.session
-    precision = precision_of(road.network_graph, options)
-    note, on_dla = configure(road, precision), prepare_dla(road)
     if entry is None:
-        with clock("build"):
-            plan = session.build(todo.cache.timing() if todo.cache else None)
-        report = report_of(graph, road.network_graph, lowered, session, precision, len(plan))
-        report.placements, surprises = truth(road, on_dla)
-        report.notes[:0] = road.notes
-        report.notes += [
-            n for n in (*surprises, note, sparsity_note(call.model, bool(options.wants_dla())) if options.sparse else "") if n
-        ]
-        header = metadata(call.model, graph, road.network_graph, lowered, session, report, FORMAT)
+        assert road is not None
+        plan, header = _built(options, todo, road)
     else:
-        plan, header, report = entry.plan, entry.metadata, Report.from_dict(entry.metadata["report"])
-    if entry is None or check:
-        report.tolerance = limit_of(options, precision)
-    if isinstance(call.model, OnnxModel):
-        report.original = call.model.evaluator()
-    module = EdgeModule(plan, header, fallback=by_reference(session, lowered))
-    if todo.keep_network:
-        module.network, module._kept = session.network, Kept(call, road, options, todo.converting, todo.names)
-    if check:
+        plan, header = entry.plan, entry.metadata
+    report = Report.from_dict(header["report"])
+    module = EdgeModule(plan, header, fallback=by_reference(road.session, road.lowered) if road else None)
+    if todo.keep_network and road:
+        module.network, module._kept = road.session.network, Kept(call, road, options, todo.converting, todo.names)
+    if check and road:
+        report.tolerance = limit_of(options, report.precision)
         with clock("check"):
             verify_module(
-                call.model, list(call.args), dict(call.kwargs), module, graph, lowered, session, report, call.seen,
-                call.seen_are,
+                call.model, list(call.args), dict(call.kwargs), module, road.graph, road.lowered, road.session, report,
+                call.seen, call.seen_are,
             )  # fmt: skip
+        report.notes = list(dict.fromkeys(report.notes))  # a second check may say what the first said
     if not _trt.why_not_executable():
         module._fallback = None  # it holds the network and the weights
-    report.notes = list(dict.fromkeys(report.notes))  # a second check may say what the first said
     report.timings = dict(clock.seconds)
     module.metadata["report"] = report.to_dict()
     return module
+
+
+def _built(options: Options, todo: _Todo, road: Road) -> tuple[bytes, dict[str, Any]]:
+    """The plan of a network, and the header of its engine file."""
+    call, clock, lowered, session = todo.call, todo.clock, road.lowered, road.session
+    precision = precision_of(road.network_graph, options)
+    note, on_dla = configure(road, precision), prepare_dla(road)
+    with clock("build"):
+        plan = session.build(todo.cache.timing() if todo.cache else None)
+    report = report_of(road.graph, road.network_graph, lowered, session, precision, len(plan))
+    report.tolerance = limit_of(options, precision)
+    report.placements, surprises = truth(road, on_dla)
+    report.notes[:0] = road.notes
+    report.notes += [
+        n for n in (*surprises, note, sparsity_note(call.model, bool(options.wants_dla())) if options.sparse else "") if n
+    ]
+    if isinstance(call.model, OnnxModel):
+        report.original = call.model.evaluator()
+    return plan, metadata(call.model, road.graph, road.network_graph, lowered, session, report, FORMAT)
 
 
 def _refuse_dynamic(options: Options, declared: Dynamic, file: OnnxFile | None) -> None:

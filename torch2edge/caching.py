@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import hashlib
 import importlib.metadata
 import inspect
@@ -15,9 +16,8 @@ from typing import Any
 from torch import nn
 
 from . import _trt
-from ._trt import capabilities, dla_cores
+from ._trt import dla_cores
 from .build.graph_key import Unkeyable, digest, graph_digests, plain
-from .build.session import DEFAULT_COMPUTE_CAPABILITY
 from .check.verify import TOLERANCE
 from .engine_cache import EngineCache, Entry, Key, now
 from .environment import converters_folder, gpu, source, versions
@@ -46,8 +46,7 @@ class Work:
 
     Attributes:
         road: lowers what was prepared.
-        finish: builds the network of a road and checks the engine; or makes the module of an entry, and checks that if
-            told to.
+        finish: builds the network of a road, or makes the module of an entry; and checks it if told to.
     """
 
     options: Options
@@ -60,7 +59,7 @@ class Work:
     keep_network: bool
     clock: Any  # api._Clock
     road: Callable[[Prepared | None], Road]
-    finish: Callable[[Road, Entry | None, bool], EdgeModule]
+    finish: Callable[[Road | None, Entry | None, bool], EdgeModule]
 
 
 def limit_of(options: Options, precision: str) -> float:
@@ -105,16 +104,12 @@ def _from(entry: Entry, cache: EngineCache, key: Key, work: Work, lowered: Calla
     report = Report.from_dict(entry.metadata["report"])
     checked = bool(report.checked_by) and report.tolerance <= limit_of(work.options, report.precision)
     check = work.verify and not checked
-    if check or work.keep_network or _trt.why_not_executable():  # the reference executor computes the network
-        try:
-            module = work.finish(lowered(), entry, check)
-        except VerificationError:
-            cache.drop(entry)
-            raise
-    else:
-        module = EdgeModule(
-            entry.plan, {**entry.metadata, "report": {**report.to_dict(), "timings": dict(work.clock.seconds)}}
-        )
+    needed = check or work.keep_network or _trt.why_not_executable()  # the reference executor computes the network
+    try:
+        module = work.finish(lowered() if needed else None, entry, check)
+    except VerificationError:
+        cache.drop(entry)
+        raise
     said = f"hit: {entry.path}, built {entry.built}"
     if check:
         cache.store(key, entry.plan, module.metadata, entry.built)
@@ -132,18 +127,26 @@ def _told(module: EdgeModule, text: str) -> EdgeModule:
 
 
 def _prepared(work: Work) -> Prepared | None:
-    """The graph in its precisions; None where no converter makes the network."""
-    if work.traced is None or work.options.fallback == "onnx":
+    """The graph in its precisions, where they hang on numbers that only a run of the model gives.
+
+    Else they follow from the traced graph and the options, and a hit needs no run: the ranges of INT8 come from data; where
+    half stays float32 in a strongly typed network, from the example; and ``io_dtype`` is refused where it cannot hold that.
+    """
+    options = work.options
+    runs = work.call.calibration is not None or options.io_dtype is not None or (options.strong and options.uses("fp16"))
+    if work.traced is None or options.fallback == "onnx" or not runs:
         return None
     check(work.traced.ops, work.converting)
-    return prepare(work.traced, work.options, work.converting, work.call)
+    return prepare(work.traced, options, work.converting, work.call)
 
 
 def _shows_in_network_only(work: Work, prepared: Prepared | None) -> bool:
     """Whether the graph does not tell what the network will be: a converter of the user's, or ONNX's exporter, makes it."""
     if work.file is not None:
         return False
-    return prepared is None or not all(_is_ours(work.converting.get(op.target)) for op in prepared.graph.ops)
+    if prepared is None:  # what prepare() would make is made of any ops
+        return work.options.fallback == "onnx" or not all(map(_is_ours, work.converting.all().values()))
+    return not all(_is_ours(work.converting.get(op.target)) for op in prepared.graph.ops)
 
 
 def _key(work: Work, prepared: Prepared | None, road: Road | None) -> Key | str:
@@ -168,7 +171,7 @@ def _parts(work: Work, prepared: Prepared | None, road: Road | None) -> dict[str
         **(_of_graph(work, prepared, road) if work.file is None else _of_file(work, work.file)),
         "options": digest(_options(work.options)),
         "interface": digest([_signature(work.call.model), plain(work.names)]),
-        "GPU": digest([gpu(), _built_for(work.options)]),
+        "GPU": digest(gpu()),
         "versions": digest(versions()),
         "torch2edge": code,
     }
@@ -197,7 +200,12 @@ def _of_file(work: Work, file: OnnxFile) -> dict[str, str]:
 def _is_ours(found: Converter | None) -> bool:
     """Whether a converter lies in converters/: a wrapper of one may have its name and module, but not its code."""
     code = getattr(found.function, "__code__", None) if found else None
-    return code is not None and Path(code.co_filename).resolve().is_relative_to(converters_folder())
+    return code is not None and _lies_in_converters(code.co_filename)
+
+
+@functools.cache
+def _lies_in_converters(file: str) -> bool:
+    return Path(file).resolve().is_relative_to(converters_folder())
 
 
 def _options(options: Options) -> dict[str, Any]:
@@ -209,10 +217,3 @@ def _signature(model: nn.Module) -> list[Any]:
     """What a call of the module may look like."""
     found = inspect.signature(model.forward).parameters.values()
     return [[p.name, str(p.kind), repr(p.default) if isinstance(p.default, PLAIN) else ""] for p in found]
-
-
-def _built_for(options: Options) -> Any:
-    """The compute capabilities to build for, where they can be named."""
-    if not capabilities().compute_capabilities:
-        return None
-    return list(options.compute_capabilities) or DEFAULT_COMPUTE_CAPABILITY
