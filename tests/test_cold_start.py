@@ -137,7 +137,8 @@ def command(code: str) -> list[str]:
 
 
 def env(**more: str) -> dict[str, str]:
-    return {**os.environ, "PYTHONPATH": f"{ROOT}:{ROOT / 'tests'}", **more}
+    path = os.pathsep.join([str(ROOT), str(ROOT / "tests"), os.environ.get("PYTHONPATH", "")]).rstrip(os.pathsep)
+    return {**os.environ, "PYTHONPATH": path, **more}
 
 
 def test_a_saved_engine_from_the_cache_loads(tmp_path: Path) -> None:

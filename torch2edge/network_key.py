@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from ._trt import clear_errors, trt
+from ._trt import capabilities, clear_errors, trt
 from .build.graph_key import Unkeyable, digest, plain
 from .check.reference import ReferenceExecutor
 from .check.reference.executor import CLASSES
@@ -22,6 +22,8 @@ from .errors import ReferenceExecutionError, UnsupportedLayerError
 __all__ = ["network_digest"]
 
 _OWNERS = ("loop", "conditional", "attention")  # Layer.scope tells them apart
+# Without attributes of their own, but for what their outputs' types tell.
+_PLAIN_LAYERS = {"IDENTITY", "NON_ZERO", "PARAMETRIC_RELU", "SELECT", "SHAPE", "SQUEEZE", "UNSQUEEZE"}
 _COMPUTED = ("is_shape_tensor", "is_execution_tensor")  # by TensorRT, of the layers
 
 
@@ -37,7 +39,7 @@ def network_digest(network: Any) -> str:
             layers = ReferenceExecutor(network, trt).layers
             scopes: dict[int | None, int] = {}
             told = [[scopes.setdefault(layer.scope, len(scopes)), *_layer(layer)] for layer in layers]
-            inputs = [_attributes(network.get_input(i)) for i in range(network.num_inputs)]
+            inputs = [_input(network.get_input(i)) for i in range(network.num_inputs)]
             outputs = [_attributes(network.get_output(i)) for i in range(network.num_outputs)]
     except (UnsupportedLayerError, ReferenceExecutionError) as error:
         raise Unkeyable(str(error)) from error
@@ -47,14 +49,17 @@ def network_digest(network: Any) -> str:
 
 
 def _layer(layer: Layer) -> list[Any]:
-    if layer.kind not in CLASSES:
+    if layer.kind not in CLASSES and layer.kind not in _PLAIN_LAYERS:
         raise Unkeyable(f"{layer.title}, whose attributes cannot be read")
     attributes = {}
     for name in _properties(layer.api):
         if name not in _OWNERS:
             attributes[name] = _attribute(layer, name)
-    tensors = [layer.api.get_output(place) for place in range(layer.api.num_outputs)]
-    return [layer.kind, attributes, [t and t.name for t in layer.inputs], [_attributes(t) for t in tensors]]
+    places = range(layer.api.num_outputs)
+    if not capabilities().strongly_typed:
+        attributes["output types"] = [[layer.api.output_type_is_set(i), plain(layer.api.get_output_type(i))] for i in places]
+    outputs = [_attributes(layer.api.get_output(place)) for place in places]
+    return [layer.kind, attributes, [t and t.name for t in layer.inputs], outputs]
 
 
 def _properties(api: Any) -> list[str]:
@@ -76,8 +81,11 @@ def _attribute(layer: Layer, name: str) -> Any:
 
 def _attributes(tensor: Any) -> dict[str, Any]:
     """What a tensor of the network says of itself."""
-    told = {name: _plain(_value(tensor, name), name) for name in _properties(tensor) if name not in _COMPUTED}
-    return told | {"dimensions": [tensor.get_dimension_name(axis) for axis in range(max(0, len(tensor.shape)))]}
+    return {name: _plain(_value(tensor, name), name) for name in _properties(tensor) if name not in _COMPUTED}
+
+
+def _input(tensor: Any) -> dict[str, Any]:
+    return _attributes(tensor) | {"dimensions": [tensor.get_dimension_name(axis) for axis in range(len(tensor.shape))]}
 
 
 def _value(api: Any, name: str) -> Any:

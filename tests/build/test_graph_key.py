@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from collections.abc import Callable
@@ -64,10 +65,10 @@ def test_it_is_the_same_for_the_same_model() -> None:
 
 
 def test_it_is_the_same_in_another_process() -> None:
-    code = "from build.test_graph_key import Net, told; print(told(Net()))"
+    path = os.pathsep.join([str(ROOT), str(ROOT / "tests" / "build"), os.environ.get("PYTHONPATH", "")]).rstrip(os.pathsep)
     done = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, timeout=120, check=True,
-        env={"PYTHONPATH": f"{ROOT}:{ROOT / 'tests'}", "PYTHONHASHSEED": "77", "PATH": ""},
+        [sys.executable, "-c", "from test_graph_key import Net, told; print(told(Net()))"], capture_output=True, text=True,
+        timeout=120, check=True, env={**os.environ, "PYTHONPATH": path, "PYTHONHASHSEED": "77"},
     )  # fmt: skip
     assert done.stdout.strip() == str(told(Net()))
 
