@@ -17,7 +17,7 @@ from torch2edge.cli.main import parser
 from torch2edge.run.engine_file import MAGIC
 
 ROOT = Path(__file__).parent.parent
-DOCUMENTS = ("README.md", "CONTRIBUTING.md", "CHANGELOG.md", "converters/README.md", "docs/dla.md")
+DOCUMENTS = ("README.md", "CONTRIBUTING.md", "CHANGELOG.md", "converters/README.md", "docs/cold_start.md", "docs/dla.md")
 BLOCK = re.compile(r"^([ ]*)```(\w+)\n(.*?)^[ ]*```", re.MULTILINE | re.DOTALL)
 QUIET = """
 import warnings, torch2edge
