@@ -514,3 +514,8 @@ def test_a_header_that_tells_of_another_conversion_is_not_taken(tmp_path: Path) 
     write(path, metadata, plan)
     with pytest.warns(CacheWarning, match="set aside as .*: .* is of another conversion than its name says"):
         assert said(convert(tmp_path, verify=False)).startswith("miss")
+
+
+def test_switches_of_the_process_count(mine: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("NVIDIA_TF32_OVERRIDE", "0")
+    assert "most alike has other versions; kept" in said(convert(mine, verify=False))

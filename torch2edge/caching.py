@@ -112,7 +112,8 @@ def _from(entry: Entry, cache: EngineCache, key: Key, work: Work, lowered: Calla
         raise
     said = f"hit: {entry.path}, built {entry.built}"
     if check:
-        cache.store(key, entry.plan, module.metadata, entry.built)
+        with cache.lock(key, work.call.line):
+            cache.store(key, entry.plan, module.metadata, entry.built)
         return _told(module, f"{said}, and checked now")
     return _told(module, f"{said}; the check is the one made then" if checked else said)
 

@@ -49,10 +49,11 @@ def _hash(files: tuple[Path, ...]) -> str:
 
 
 def versions() -> dict[str, str]:
-    """Of what computes constants on the way to a network, and of TensorRT."""
+    """Of what computes constants on the way to a network, and of TensorRT; with the process's switches of both."""
     return {
         "tensorrt": f"{capabilities().name} {capabilities().version}", "torch": torch.__version__,
         "numpy": numpy.__version__, "dtype": str(torch.get_default_dtype()),
+        "TF32": os.environ.get("NVIDIA_TF32_OVERRIDE", ""),
     }  # fmt: skip
 
 
