@@ -100,7 +100,8 @@ def main() -> None:
                 part.pop(key)
         print(f"{row['model']}: first {row['first']['convert_s']} s, then {row['second']['convert_s']} s")
     result = {"date": time.strftime("%Y-%m-%d"), "machine": f"{platform.machine()}, {os.cpu_count()} cores", **shared,
-              "python": platform.python_version(), "options": options, "rounds": args.rounds, "rows": rows}  # fmt: skip
+              "python": platform.python_version(), "load_average": round(os.getloadavg()[0], 2), "options": options,
+              "rounds": args.rounds, "rows": rows}  # fmt: skip
     where = shared["where"].lower().replace(" ", "-")
     kind = "-fp16" if args.fp16 else ""
     path = args.out / f"cold-start{kind}-{where}-{shared['tensorrt']}-torch{shared['torch']}.json"
