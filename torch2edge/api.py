@@ -163,9 +163,11 @@ def convert(
             stands in the report, as ``precisions={...}`` for the next time.
         metric: the same until ``metric(module)``, higher is better, is at most ``max_drop`` below ``metric(model)``.
         max_drop: in the unit of the metric.
-        progress: called with the name of each stage as it begins: trace, lower, build, check.
+        progress: called with the name of each stage as it begins: trace, lower, build, check; with cache_dir prepare and
+            cache before lower, and with a line when it waits for another process.
         cache_dir: a folder of finished engines, and of what TensorRT measured: an engine that was built before of the same
-            model, options, torch2edge, TensorRT and GPU is taken from there. The report says so, and why not.
+            model, options, torch2edge, TensorRT and GPU is taken from there. The report says so, and why not;
+            docs/cold_start.md has the rest.
 
     Returns:
         An ``EdgeModule``, or with ``fallback="torch"`` a ``PartitionedModule``; its ``report`` tells what happened and how
