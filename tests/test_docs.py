@@ -25,7 +25,7 @@ from torch2edge.run.triton import TritonOptions, config
 ROOT = Path(__file__).parent.parent
 DOCUMENTS = (
     "README.md", "CONTRIBUTING.md", "CHANGELOG.md", "converters/README.md",
-    "docs/benchmark.md", "docs/dla.md", "docs/options.md", "docs/runtime.md", "docs/serving.md",
+    "docs/benchmark.md", "docs/cold_start.md", "docs/dla.md", "docs/options.md", "docs/runtime.md", "docs/serving.md",
 )  # fmt: skip
 BLOCK = re.compile(r"^([ ]*)```(\w+)\n(.*?)^[ ]*```", re.MULTILINE | re.DOTALL)
 QUIET = """

@@ -18,6 +18,7 @@ from .bench import Benchmark, monitor  # noqa: E402
 from .benchmarking import benchmark, profile  # noqa: E402
 from .build.calibration import Calibration, CalibrationWarning  # noqa: E402
 from .build.memory import BuildMemoryWarning  # noqa: E402
+from .build.timing_cache import CacheWarning  # noqa: E402
 from .comparison import Comparison, compare  # noqa: E402
 from .cut import Plan  # noqa: E402
 from .dla.plan import DlaPlan  # noqa: E402
@@ -37,8 +38,8 @@ from .sparsity import sparsify_2to4  # noqa: E402
 __version__ = "0.1.0"
 
 __all__ = [
-    "Benchmark", "BuildMemoryWarning", "Calibration", "CalibrationWarning", "Comparison", "DLAWarning", "DlaPlan",
-    "EdgeModule", "Exported", "GraphWarning", "Input", "PartitionReport", "PartitionWarning", "PartitionedModule", "Plan",
-    "ReferenceWarning", "Report", "benchmark", "build_loadable", "compare", "convert", "converter", "export", "load",
+    "Benchmark", "BuildMemoryWarning", "CacheWarning", "Calibration", "CalibrationWarning", "Comparison", "DLAWarning",
+    "DlaPlan", "EdgeModule", "Exported", "GraphWarning", "Input", "PartitionReport", "PartitionWarning", "PartitionedModule",
+    "Plan", "ReferenceWarning", "Report", "benchmark", "build_loadable", "compare", "convert", "converter", "export", "load",
     "monitor", "plan", "plan_dla", "profile", "sparsify_2to4", "trt", *errors.__all__,
 ]  # fmt: skip

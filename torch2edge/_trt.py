@@ -102,6 +102,7 @@ class Capabilities:
     tiling: bool  # IBuilderConfig.tiling_optimization_level (10.8)
     device_memory_v2: bool  # ICudaEngine.device_memory_size_v2 (10.1)
     hardware_compatibility: bool  # an engine can be built for other GPUs too; TensorRT-RTX has the names, and ignores them
+    timing_cache: bool  # what a build measures can be kept (TensorRT-RTX measures nothing)
 
     @property
     def title(self) -> str:
@@ -151,6 +152,7 @@ def capabilities() -> Capabilities:
         tiling=hasattr(module.IBuilderConfig, "tiling_optimization_level"),
         device_memory_v2=hasattr(module.ICudaEngine, "device_memory_size_v2"),
         hardware_compatibility=not rtx,
+        timing_cache=not rtx,
     )
 
 

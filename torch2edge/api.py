@@ -3,43 +3,28 @@
 from __future__ import annotations
 
 import os
-import time
 import warnings
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import nn
 
-from . import _trt
-from .account import metadata, report_of
-from .account import precision as precision_of
 from .arguments import check_fallback, read_device_type, read_device_types, read_precisions, refuse_dynamic
-from .build.memory import activation_bytes
-from .build.offload import offloaded
-from .check.onnx_model import OnnxModel
-from .check.verify import TOLERANCE
-from .errors import (
-    ConfigError,
-)
-from .graph import Graph
-from .host_memory import HostPeak
+from .engine_cache import EngineCache
+from .errors import ConfigError
 from .inputs import device_of, fixed_inputs, positional, read_inputs
 from .loading import load
-from .lower import OnnxFile, Registry, registry
+from .lower import registry
+from .making import Clock, Todo, engine
 from .options import DLAWarning, Options
 from .partition import MIN_OPS, part_converter, partition, plan
 from .partition_data import whole_data
-from .placement import prepare_dla, truth
 from .prepare import Call, calibration_of
-from .roads import Kept, configure, graph_of, network, opened
+from .roads import graph_of, opened
 from .run import EdgeModule, PartitionedModule
-from .run.engine_file import FORMAT
 from .search import goal_of, search
-from .sparsity import sparsity_note
-from .verification import by_reference, verify_module, verify_size_one
+from .verification import verify_size_one
 
 __all__ = ["convert", "load", "plan"]
 
@@ -104,6 +89,7 @@ def convert(
     metric: Callable[[Callable[..., Any]], float] | None = None,
     max_drop: float | None = None,
     progress: Callable[[str], None] | None = None,
+    cache_dir: str | os.PathLike[str] | None = None,
 ) -> EdgeModule | PartitionedModule:
     """Turn a module into a TensorRT engine that is a module again.
 
@@ -195,7 +181,11 @@ def convert(
             stands in the report, as ``precisions={...}`` for the next time.
         metric: the same until ``metric(module)``, higher is better, is at most ``max_drop`` below ``metric(model)``.
         max_drop: in the unit of the metric.
-        progress: called with the name of each stage as it begins: trace, lower, build, check.
+        progress: called with the name of each stage as it begins: trace, lower, build, check; with cache_dir prepare and
+            cache before lower, and with a line when it waits for another process.
+        cache_dir: a folder of finished engines, and of what TensorRT measured: an engine that was built before of the same
+            model, options, torch2edge, TensorRT and GPU is taken from there. The report says so, and why not;
+            docs/cold_start.md has the rest.
 
     Returns:
         An ``EdgeModule``, or with ``fallback="torch"`` a ``PartitionedModule``; its ``report`` tells what happened and how
@@ -239,13 +229,14 @@ def convert(
     shapes = {
         "dynamic": dynamic, "dims": dims, "min_shapes": min_shapes, "opt_shapes": opt_shapes, "max_shapes": max_shapes,
     }  # fmt: skip
+    cache = None if cache_dir is None else EngineCache(cache_dir)
     if fallback == "torch":
         settings = {
             "fp16": fp16, "bf16": bf16, "int8": int8, "calibrator": calibrator, "strongly_typed": strongly_typed,
             "best": best, "sparse": sparse, "tf32": tf32,
             "default_device_type": default_device_type, "dla_core": dla_core, "gpu_fallback": gpu_fallback,
             "dla_rewrites": dla_rewrites, "dla_pools": dla_pools, "converters": converters, "keep_network": keep_network,
-            "cuda_graph": cuda_graph, "verify": verify, "tolerance": tolerance, "progress": progress,
+            "cuda_graph": cuda_graph, "verify": verify, "tolerance": tolerance, "progress": progress, "cache_dir": cache_dir,
             **{name: getattr(options, name) for name in builder},
         }  # fmt: skip
         args, kwargs = fixed_inputs(model, inputs, kwargs, **shapes)
@@ -254,7 +245,7 @@ def convert(
             model, args, kwargs, convert_one=part_converter(convert, placed, chosen, settings, names, shared),
             converters=converters, min_ops=min_ops, verify=verify, tolerance=tolerance, data=shared,
         )  # fmt: skip
-    clock = _Clock(progress)
+    clock = Clock(progress)
     data = calibration_of(calibration)
     options = options.with_best(data is not None) if best else options
     args, kwargs, given_names, declared = read_inputs(positional(inputs), kwargs or {}, device_of(model), **shapes)
@@ -268,95 +259,8 @@ def convert(
         with clock("sizes"):
             verify_size_one(model, args, kwargs, traced, options, tolerance)
     call = Call(model, args, kwargs, data, line=progress)
-    todo = _Todo(call, file, traced, converting, names, keep_network, cuda_graph, verify, clock)
+    todo = Todo(call, file, traced, converting, names, keep_network, cuda_graph, verify, clock, cache)
     if goal is None:
-        return _engine(options, todo)
+        return engine(options, todo)
     assert traced is not None
-    return search(options, goal, call, traced, converting, lambda tried: _engine(tried, todo))
-
-
-@dataclass(frozen=True)
-class _Todo:
-    """What every engine of one conversion is made of."""
-
-    call: Call
-    file: OnnxFile | None
-    traced: Graph | None
-    converting: Registry
-    names: Mapping[str, Sequence[str] | None]
-    keep_network: bool
-    cuda_graph: bool
-    verify: bool
-    clock: _Clock
-
-
-def _engine(options: Options, todo: _Todo) -> EdgeModule:
-    """From the traced model to a checked engine."""
-    call, clock = todo.call, todo.clock
-    with clock("lower"):
-        road = network(call, todo.file, todo.traced, options, todo.converting, todo.names)
-    graph, lowered, session = road.graph, road.lowered, road.session
-    precision = precision_of(road.network_graph, options)
-    note, on_dla = configure(road, precision), prepare_dla(road)
-    with clock("build"), offloaded(call.model, options.offload):
-        plan = session.build()
-    limit = options.tolerance if options.tolerance is not None else max(TOLERANCE[p] for p in precision.split("+"))
-    report = report_of(graph, road.network_graph, lowered, session, precision, len(plan))
-    report.tolerance, report.timings = limit, clock.seconds
-    report.placements, surprises = truth(road, on_dla)
-    report.notes[:0] = road.notes
-    report.notes += [
-        n for n in (*surprises, note, sparsity_note(call.model, bool(options.wants_dla())) if options.sparse else "") if n
-    ]
-    if isinstance(call.model, OnnxModel):
-        report.original = call.model.evaluator()
-    module = EdgeModule(
-        plan,
-        metadata(call.model, graph, road.network_graph, lowered, session, report, FORMAT),
-        fallback=by_reference(session, lowered),
-    )
-    module.engine_host_code_allowed = options.version_compatible  # it was built here, from no file
-    if todo.keep_network:
-        module.network, module._kept = session.network, Kept(call, road, options, todo.converting, todo.names)
-    if todo.cuda_graph:
-        module.enable_cuda_graph()
-    if todo.verify:
-        with clock("check"):
-            verify_module(
-                call.model,
-                list(call.args),
-                dict(call.kwargs),
-                module,
-                graph,
-                lowered,
-                session,
-                report,
-                call.seen,
-                call.seen_are,
-            )
-    for runner in module._runners.values():
-        report.memory.activations = activation_bytes(runner.engine)
-    report.memory.host = clock.host.added
-    if not _trt.why_not_executable():
-        module._fallback = None  # it holds the network and the weights
-    module.metadata["report"] = report.to_dict()
-    return module
-
-
-class _Clock:
-    """Seconds by stage, and the host's memory in them."""
-
-    def __init__(self, progress: Callable[[str], None] | None) -> None:
-        if progress is not None and not callable(progress):
-            raise ConfigError(f"progress is {progress!r}; it must be a function that takes the name of a stage, e.g. print")
-        self.seconds: dict[str, float] = {}
-        self.host = HostPeak()
-        self._progress = progress or (lambda stage: None)
-
-    @contextmanager
-    def __call__(self, stage: str) -> Any:
-        self._progress(stage)
-        start = time.perf_counter()
-        with self.host.watching():
-            yield
-        self.seconds[stage] = round(time.perf_counter() - start, 3)
+    return search(options, goal, call, traced, converting, lambda tried: engine(tried, todo))

@@ -1,12 +1,14 @@
-"""Writing files."""
+"""Writing files that other processes read and write too."""
 
 from __future__ import annotations
 
+import contextlib
 import os
 import tempfile
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
-__all__ = ["write_whole"]
+__all__ = ["locked", "remove_leftovers", "set_aside", "write_whole"]
 
 
 def write_whole(path: Path, *data: bytes) -> None:
@@ -25,3 +27,48 @@ def write_whole(path: Path, *data: bytes) -> None:
     except BaseException:
         os.unlink(beside)
         raise
+
+
+def remove_leftovers(path: Path) -> None:
+    """Remove what writers of ``path`` that were killed left beside it; the caller keeps others from writing it."""
+    for leftover in path.parent.glob(f".{path.name}.*"):
+        with contextlib.suppress(OSError):
+            leftover.unlink()
+
+
+def set_aside(path: Path) -> Path:
+    """Rename a damaged file, over the one that was set aside before.
+
+    Raises:
+        OSError: it cannot be renamed.
+    """
+    aside = path.with_name(f"{path.name}.damaged")
+    os.replace(path, aside)
+    return aside
+
+
+@contextlib.contextmanager
+def locked(path: Path, waiting: Callable[[], None] = lambda: None) -> Iterator[None]:
+    """Hold the lock file ``path``, against other processes and other threads; it is free again when its holder dies.
+
+    Args:
+        waiting: called once if somebody else holds it.
+
+    Raises:
+        OSError: it cannot be made, or the file system knows no locks.
+    """
+    import filelock
+
+    lock = filelock.FileLock(path)
+    try:
+        try:
+            lock.acquire(timeout=0)
+        except filelock.Timeout:
+            waiting()
+            lock.acquire()
+    except NotImplementedError as error:
+        raise OSError(f"no locks in {path.parent}: {error}") from error
+    try:
+        yield
+    finally:
+        lock.release()

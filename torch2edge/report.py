@@ -112,6 +112,7 @@ class Report:
     placements: list[PlacementRow] = field(default_factory=list)  # where a DLA took part
     built_by: str = ""  # who, where it was not torch2edge
     memory: Memory = field(default_factory=Memory)
+    cache: str = ""  # with cache_dir=: whether the engine was in it, and why not
 
     def to_dict(self) -> dict[str, Any]:
         """The report as plain dicts, lists, strings and numbers."""
@@ -134,6 +135,7 @@ class Report:
         size = bytes_text(self.engine_bytes)
         stages = ", ".join(f"{name} {seconds:.2f} s" for name, seconds in self.timings.items())
         head = f"{self.tensorrt}, for {self.target}, {self.precision}, {size}\n{stages}\n{self.memory}".rstrip()
+        head += f"\ncache: {self.cache}" if self.cache else ""
         modules = [] if self.built_by else [self.modules_text()]
         dims = [self.dims_text()] if self.dims else []
         placed = [self.placements_text()] if self.placements else []

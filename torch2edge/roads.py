@@ -20,7 +20,7 @@ from .lower import Lowered, OnnxFile, Registry, lower, lower_by_onnx
 from .lower.check import check
 from .lower.quantize import has_quantizers
 from .options import Options
-from .prepare import Call, check_data, prepare
+from .prepare import Call, Prepared, check_data, prepare
 from .run import EdgeModule
 from .shapes import Dynamic
 from .structure import flatten_call
@@ -113,7 +113,7 @@ def graph_of(
 
 def network(
     call: Call, file: OnnxFile | None, graph: Graph | None, options: Options, converting: Registry,
-    names: Mapping[str, Sequence[str] | None],
+    names: Mapping[str, Sequence[str] | None], prepared: Prepared | None = None,
 ) -> Road:  # fmt: skip
     """Fill a network.
 
@@ -121,6 +121,7 @@ def network(
         call: the model, and the example.
         graph: the traced model; None where it is a file.
         names: ``input_names`` and ``output_names`` of ``lower``.
+        prepared: what ``prepare`` made of the graph, where that was done before.
 
     Raises:
         UnsupportedOpError, ConversionError: no road leads there; with all reasons.
@@ -134,7 +135,7 @@ def network(
     assert graph is not None
     try:
         check(graph.ops, converting)
-        prepared = prepare(graph, options, converting, call)
+        prepared = prepared or prepare(graph, options, converting, call)
         lowered = lower(
             prepared.graph, session.network, converting, names=names_of(model) | prepared.names, device_of=options.device_of,
             **names,

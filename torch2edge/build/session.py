@@ -15,6 +15,7 @@ from ..options import DLA_POOLS, Options
 from .calibration import raise_its_error
 from .config import compute_capabilities, configure, set_flag
 from .memory import SHORT, Need, Room, free_text, skipped_note
+from .timing_cache import TimingCache
 
 __all__ = ["BuildSession"]
 _IN_INT8 = {"CONVOLUTION", "DECONVOLUTION"}
@@ -214,8 +215,11 @@ class BuildSession:
             if device is not None:
                 self.config.set_device_type(layer.raw, device)
 
-    def build(self) -> bytes:
+    def build(self, timing: TimingCache | None = None) -> bytes:
         """The serialized engine.
+
+        Args:
+            timing: what earlier builds measured, to be used and added to.
 
         Raises:
             BuildError: TensorRT built none; its last error lines, with module paths, are in the message.
@@ -230,12 +234,15 @@ class BuildSession:
             if self.options.wants_dla():
                 self.log = stack.enter_context(recorded())
             self.short = stack.enter_context(recorded(SHORT))
+            held = timing and timing.give(self.config)  # it must outlive the build
             plan = self.builder.build_serialized_network(self.network, self.config)
         if self.calibrator is not None:
             raise_its_error(self.calibrator)
         if plan is None:
             why = room.told(need, self.options.offload) if room and room.explains(need, self.short) else ""
             raise BuildError(_explain("TensorRT built no engine", self.short if why else (), why))
+        if timing is not None and held is not None:
+            timing.take(self.config)
         return bytes(plan)
 
     def notes(self) -> list[str]:

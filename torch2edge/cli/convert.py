@@ -95,6 +95,8 @@ def add_convert(commands: Any, common: argparse.ArgumentParser) -> None:
     then.add_argument("--max-error", type=float, metavar="X",
                       help="move what low precision hurts most back until no output's error is larger")  # fmt: skip
     then.add_argument("--time", action="store_true", help="time the engine and PyTorch on this GPU; skipped without one")
+    then.add_argument("--cache-dir", metavar="FOLDER",
+                      help="keep the engine there, and take it from there when it was built before")  # fmt: skip
     then.add_argument("-o", "--output", metavar="FILE", help="save the engine here")
     then.add_argument("--json", metavar="FILE", help="write the report as JSON (- for stdout, in place of the text)")
 
@@ -164,7 +166,7 @@ def _run(arguments: argparse.Namespace) -> int:
                 **builder_options(arguments), fallback=arguments.fallback,
                 onnx_exporter=arguments.onnx_exporter, onnx_opset=arguments.onnx_opset,
                 verify=not arguments.no_verify, tolerance=arguments.tolerance,
-                max_error=arguments.max_error, progress=say,
+                max_error=arguments.max_error, progress=say, cache_dir=arguments.cache_dir,
             )  # fmt: skip
         except VerificationError as error:
             write_json(arguments.json, error.report)

@@ -9,7 +9,7 @@ import hashlib
 import json
 import os
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import torch
 
@@ -17,7 +17,7 @@ from .._trt import capabilities, same_major
 from ..errors import EngineFileError
 from ..files import write_whole
 
-__all__ = ["check_built_for_here", "describe", "pack", "pieces", "read", "unpack", "write"]
+__all__ = ["check_built_for_here", "describe", "pack", "peek", "pieces", "read", "unpack", "write"]
 
 MAGIC = b"T2EDGE\x00\x01"
 FORMAT = 1  # of the header
@@ -55,8 +55,12 @@ def unpack(data: bytes, origin: str) -> tuple[dict[str, Any], bytes]:
         )
     start = len(MAGIC) + 8
     end = start + int.from_bytes(data[len(MAGIC) : start], "little")
+    return _metadata(data[start:end], origin), data[end:-DIGEST]
+
+
+def _metadata(header: bytes, origin: str) -> dict[str, Any]:
     try:
-        metadata = dict(json.loads(data[start:end]))
+        metadata = dict(json.loads(header))
     except (ValueError, TypeError) as error:
         raise EngineFileError(f"{origin} has no readable header ({error}). Convert the model again and save that.") from error
     if metadata.get("format") != FORMAT:
@@ -64,7 +68,7 @@ def unpack(data: bytes, origin: str) -> tuple[dict[str, Any], bytes]:
             f"{origin} was saved by torch2edge {metadata.get('torch2edge')} in the format {metadata.get('format')}, but this "
             f"torch2edge reads the format {FORMAT}. Use that torch2edge, or convert the model again."
         )
-    return metadata, data[end:-DIGEST]
+    return metadata
 
 
 def write(path: str | os.PathLike[str], metadata: dict[str, Any], plan: bytes) -> None:
@@ -79,10 +83,42 @@ def read(path: str | os.PathLike[str]) -> tuple[dict[str, Any], bytes]:
         EngineFileError: there is no such file, or see ``unpack``.
     """
     try:
-        data = Path(path).read_bytes()
+        with open(path, "rb") as file:
+            pieces = _pieces(file)
+        if pieces is None:  # unpack() says what is wrong
+            return unpack(Path(path).read_bytes(), os.fspath(path))
     except OSError as error:
         raise EngineFileError(f"cannot read {os.fspath(path)}: {error.strerror}") from error
-    return unpack(data, os.fspath(path))
+    return _metadata(pieces[0], os.fspath(path)), pieces[1]
+
+
+def _pieces(file: BinaryIO) -> tuple[bytes, bytes] | None:
+    """Header and plan, each read once: a plan is large. None where the file is not whole."""
+    start = file.read(len(MAGIC) + 8)
+    header = int.from_bytes(start[len(MAGIC) :], "little")
+    plan = os.fstat(file.fileno()).st_size - len(start) - header - DIGEST
+    if not start.startswith(MAGIC) or plan < 0:
+        return None
+    pieces = file.read(header), file.read(plan)
+    told = hashlib.sha256(start)
+    for piece in pieces:
+        told.update(piece)
+    return pieces if told.digest() == file.read() else None
+
+
+def peek(path: str | os.PathLike[str]) -> dict[str, Any]:
+    """Metadata of an engine file alone, whose checksum is not looked at: for lists, not to run it.
+
+    Raises:
+        EngineFileError: it cannot be read, or has no header of ours.
+    """
+    try:
+        with open(path, "rb") as file:
+            start = file.read(len(MAGIC) + 8)
+            header = file.read(int.from_bytes(start[len(MAGIC) :], "little")) if start.startswith(MAGIC) else b""
+        return dict(json.loads(header))
+    except (OSError, ValueError, TypeError, OverflowError, MemoryError) as error:
+        raise EngineFileError(f"{os.fspath(path)} has no readable header ({error})") from error
 
 
 def describe(metadata: dict[str, Any]) -> str:
