@@ -29,6 +29,9 @@ def load(
     torch2trt's are nested as the file says. To read it takes TensorRT and a GPU; ``save`` writes a file of ours, which can be
     read without. What Ultralytics wrote beside it is in ``metadata["ultralytics"]``.
 
+    Which sizes have to be equal, such an engine does not say: each is held against its range in the optimization profiles
+    alone, and with two that do not fit together (batches of 4 and 3) TensorRT may end the process (8.6.0 does).
+
     Args:
         path: the file.
         dla_core: the DLA core to run on, in the place of the one that it was built for.

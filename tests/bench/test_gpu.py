@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import statistics
 import subprocess
 import sys
 import textwrap
@@ -45,6 +46,27 @@ def chain(length: int = 40) -> nn.Module:
     return nn.Sequential(*(nn.Linear(16, 16) for _ in range(length))).eval().cuda()
 
 
+class Timed(Product):
+    """A product with events of its own around it, in each call: other work on the GPU is in their time and the benchmark's."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.events: list[tuple[torch.cuda.Event, torch.cuda.Event]] = []
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+        start.record()
+        result = super().forward(x)
+        end.record()
+        self.events.append((start, end))
+        return result
+
+    def last(self, count: int) -> list[float]:
+        """The milliseconds of the last calls."""
+        torch.cuda.synchronize()
+        return [start.elapsed_time(end) for start, end in self.events[-count:]]
+
+
 @pytest.fixture(scope="module")
 def product() -> Product:
     return Product().cuda()
@@ -78,21 +100,38 @@ def test_every_figure_of_an_engine(engine: torch2edge.EdgeModule) -> None:
     assert "GPU compute time" in str(result)
 
 
-def test_the_compute_time_is_that_of_events_around_the_call(product: Product) -> None:
+def test_the_compute_time_is_that_of_events_in_the_call() -> None:
+    """Call by call, so that both see the same load of the GPU."""
+    timed = Timed().cuda()
     x = torch.randn(6000, 6000, device="cuda")
-    result = benchmark(product, [x], iterations=50, duration=0.5, warmup=200, data_transfers=False)
+    result = benchmark(timed, [x], iterations=50, duration=0.5, warmup=200, data_transfers=False)
+    inside = timed.last(result.queries)
+    compute = [query.compute for query in result.times if query.compute is not None]
+    assert len(compute) == len(inside) == result.queries >= 50
+    ratios = [outer / inner for outer, inner in zip(compute, inside)]
+    assert min(ratios) > 0.999, "the call's events lie between the benchmark's"
+    assert statistics.median(ratios) < 1.05
+    assert result.figures["enqueue"].median < result.figures["compute"].median / 2
+    assert result.total_compute <= 1.01 * result.walltime, "calls on one stream do not overlap"
+    assert result.figures["latency"] == result.figures["compute"]
     with torch.no_grad():
-        plain = time_cuda(lambda: product(x), warmup=10, calls=50)
-    compute = result.figures["compute"]
-    assert compute.median == pytest.approx(plain.median, rel=0.3)
-    assert result.figures["enqueue"].median < compute.median / 2
-    assert result.walltime / result.queries * 1e3 == pytest.approx(compute.mean, rel=0.3), "one call after the other"
-    assert result.figures["latency"] == compute
+        timing = time_cuda(lambda: timed(x), warmup=3, calls=20)
+    ratios = [outer / inner for outer, inner in zip(timing.milliseconds, timed.last(20), strict=True)]
+    assert min(ratios) > 0.999
+    assert statistics.median(ratios) < 1.05
+
+
+def test_calls_follow_each_other_without_gaps(product: Product) -> None:
+    """The best of several runs: a GPU that works for others too lies between the calls as well."""
+    x = torch.randn(6000, 6000, device="cuda")
+    runs = [benchmark(product, [x], iterations=20, duration=0, warmup=20, data_transfers=False) for _ in range(5)]
+    gaps = [run.walltime / run.queries * 1e3 / run.figures["compute"].mean for run in runs]
+    assert min(gaps) == pytest.approx(1, rel=0.3)
 
 
 def test_transfers_take_what_they_carry(product: Product) -> None:
     result = benchmark(product, [torch.randn(6000, 6000)], **SHORT)
-    assert result.figures["h2d"].median > 5 * result.figures["d2h"].median, "144 MB in, 192 kB out"
+    assert result.figures["h2d"].min > 5 * result.figures["d2h"].min, "144 MB in, 192 kB out; the fastest, for others copy too"
     assert result.figures["h2d"].median > 1.0, "no bus carries 144 MB in a millisecond"
     without = benchmark(product, [torch.randn(6000, 6000)], **SHORT, data_transfers=False)
     assert list(without.figures) == ["latency", "enqueue", "compute"]
@@ -143,13 +182,14 @@ def test_the_current_stream_is_put_back() -> None:
 
 
 def test_what_the_host_bounds_is_said_and_a_cuda_graph_helps() -> None:
+    """In rounds, of which the best counts: other work on the GPU can hide what the host takes."""
     module, x = chain(), torch.randn(1, 16, device="cuda")
-    eager = benchmark(module, [x], iterations=200, duration=0, data_transfers=False)
-    graph = benchmark(module, [x], iterations=200, duration=0, data_transfers=False, cuda_graph=True)
-    assert any("bound by the enqueue time" in line for line in eager.warnings)
-    assert graph.figures["enqueue"].median < eager.figures["enqueue"].median / 3
-    assert graph.throughput > eager.throughput
-    assert graph.name == "Sequential, PyTorch CUDA graph"
+    short: dict[str, Any] = {"iterations": 100, "duration": 0, "warmup": 20, "data_transfers": False}
+    rounds = [(benchmark(module, [x], **short), benchmark(module, [x], **short, cuda_graph=True)) for _ in range(7)]
+    assert any("bound by the enqueue time" in line for eager, _ in rounds for line in eager.warnings)
+    assert all(graph.name == "Sequential, PyTorch CUDA graph" for _, graph in rounds)
+    assert min(g.figures["enqueue"].median for _, g in rounds) < min(e.figures["enqueue"].median for e, _ in rounds) / 3
+    assert max(graph.throughput for _, graph in rounds) > max(eager.throughput for eager, _ in rounds)
 
 
 def test_a_cuda_graph_of_an_engine(engine: torch2edge.EdgeModule) -> None:
@@ -182,6 +222,8 @@ def test_a_module_that_cannot_be_captured_is_refused() -> None:
     assert "Waits, PyTorch CUDA graph cannot be captured as a CUDA graph" in result.stdout, result.stdout + result.stderr
 
 
+@pytest.mark.filterwarnings("ignore:.*torch.jit:DeprecationWarning")  # of torch itself, when its compiler is imported
+@pytest.mark.filterwarnings("ignore:TensorFloat32 tensor cores:UserWarning")
 def test_compared_with_pytorch_in_the_same_run(engine: torch2edge.EdgeModule, model: nn.Module) -> None:
     assert next(model.parameters()).device.type == "cpu"
     result = benchmark(engine, [torch.randn(2, 3, 64, 64)], iterations=50, duration=0, warmup=20, compare=model)

@@ -26,7 +26,7 @@ from torch2edge.integrations.torch2trt import torch2trt
 from torch2edge.integrations.torch2trt.plans import nested
 from torch2edge.run.engine_file import pack
 from torch2edge.run.foreign import recognised
-from torch2edge.run.plain import Facts, Nested, Tensor, metadata_of
+from torch2edge.run.plain import Facts, Nested, Tensor, metadata_of, with_output_shapes
 
 pytestmark = pytest.mark.filterwarnings("ignore::torch2edge.ReferenceWarning")
 builds_only = pytest.mark.skipif(not why_not_executable(), reason="an engine can be deserialised here: test_foreign_gpu.py")
@@ -323,6 +323,30 @@ def test_ranges_of_each_axis_and_profile(model: Images) -> None:
     for part in ("images.shape[2]", "axis 2 of images", "not checked: built by trtexec", "nothing is known of its precisions"):
         assert part in report
     assert "module" not in report.splitlines()[1:3]
+
+
+def test_an_output_varies_where_its_sizes_in_the_profiles_differ() -> None:
+    """TensorRT 8.6 has an engine tell the shapes of its first profile."""
+    x = Tensor("x", True, "float32", (-1, 3), (((1, 3),) * 3, ((2, 3), (4, 3), (8, 3))))
+    told = [("a", (1, 8, -1)), ("b", (-1, 4)), ("c", ()), ("d", (1, 5))]
+    facts = Facts((x, *(Tensor(name, False, "float32", shape) for name, shape in told)), portable=True)
+    calls = [{"a": (n, 8, n + 6), "b": (2, 4), "c": (), "d": (1, 5)} for n in (1, 1, 1, 2, 4, 8)]
+    found = with_output_shapes(facts, calls, "m.plan")
+    assert {t.name: t.shape for t in found.outputs()} == {"a": (-1, 8, -1), "b": (-1, 4), "c": (), "d": (1, 5)}
+    assert (found.inputs(), found.portable) == ([x], True)
+    assert with_output_shapes(facts, [{**calls[0], "a": (1, 8, 7)}], "m.plan").outputs()[0].shape == (1, 8, -1)
+    between = [calls[0], {**calls[1], "d": (1, 6)}, calls[2]]  # only the most usual size differs
+    assert with_output_shapes(facts, between, "m.plan").outputs()[3].shape == (1, -1)
+
+
+def test_an_output_whose_size_no_call_tells_is_refused() -> None:
+    x = Tensor("x", True, "float32", (3, 4))
+    y, places = Tensor("y", False, "float32", (3,)), Tensor("places", False, "int32", (2, -1))
+    message = r"m\.plan has places, \(2, -1\), whose size hangs on the values of the inputs"
+    for calls in ([], [{"y": (3,), "places": (2, 0)}, {"y": (3,), "places": (2, -1)}]):
+        with pytest.raises(EngineFileError, match=message):
+            with_output_shapes(Facts((x, y, places)), calls, "m.plan")
+    assert with_output_shapes(Facts((x, y)), [], "m.plan") == Facts((x, y))
 
 
 @builds_only

@@ -93,6 +93,10 @@ def test_two_profiles(model: Images, dynamic: bytes, tmp_path: Path) -> None:
     module = torch2edge.load(tmp_path / "m.plan")
     assert module.metadata["dims"]["images.shape[0]"] == [[1, 1, 1], [2, 4, 8]]
     assert module.metadata["dims"]["images.shape[2]"] == [[8, 16, 24]] * 2
+    assert {row["binding"]: row["shape"] for row in module.metadata["outputs"]} == {
+        "features": [-1, 8, -1, 16],
+        "mean": [-1, 8],
+    }
     for n, height in ((1, 16), (4, 16), (8, 24), (1, 8), (2, 9), (2, 9), (3, 23), (1, 24), (5, 16)):
         check(model, module, n, height)
     with pytest.raises(InputError, match=r"axis 0 of images is 9; the engine was built for 1 to 1 or 2 to 8 there"):
@@ -106,13 +110,17 @@ def test_two_profiles(model: Images, dynamic: bytes, tmp_path: Path) -> None:
     assert "images.shape[2]" in str(again.report)
 
 
-def test_sizes_that_do_not_fit_together_are_no_answer(dynamic: bytes, tmp_path: Path) -> None:
-    """A plan does not say which axes are equal: TensorRT finds it in the call."""
-    (tmp_path / "m.plan").write_bytes(dynamic)
+@pytest.mark.parametrize("profile", [0, 1])
+def test_one_profile(model: Images, profile: int, tmp_path: Path) -> None:
+    """An axis for which one size alone is allowed may be told as that size."""
+    (tmp_path / "m.plan").write_bytes(images(model, [SHAPES[profile]]).data)
     module = torch2edge.load(tmp_path / "m.plan")
-    (x, _), (_, scale) = inputs(4), inputs(3)
-    with pytest.raises(RuntimeError):
-        module(x, scale)
+    shapes = {row["binding"]: row["shape"] for row in module.metadata["outputs"]}
+    assert shapes["features"][1:] == [8, -1, 16]
+    assert shapes["mean"][1:] == [8]
+    assert {shapes["features"][0], shapes["mean"][0]} <= ({1, -1}, {-1})[profile]
+    for n, height in ((1, 9), (1, 24)) if profile == 0 else ((2, 8), (5, 17), (8, 24)):
+        check(model, module, n, height)
 
 
 def test_ultralytics(model: Images, fixed: bytes, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -6,7 +6,7 @@ Only the deserialised engine tells: where TensorRT cannot run, nothing is known 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -27,7 +27,7 @@ from ..report import DimRow, Report
 from ..structure import Structure, leaf_names
 from .engine_file import FORMAT
 
-__all__ = ["Facts", "Nested", "Tensor", "flat", "metadata_of", "read_plan"]
+__all__ = ["Facts", "Nested", "Tensor", "flat", "metadata_of", "read_plan", "with_output_shapes"]
 
 Shapes = tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...]]
 """The smallest, most usual and largest shape of an input in one optimization profile."""
@@ -41,7 +41,7 @@ class Tensor:
         name: by which TensorRT knows it.
         is_input: or an output.
         dtype: of torch, without "torch.": ``float32``.
-        shape: its sizes, -1 where they vary.
+        shape: its sizes, -1 where they vary; of an output by ``with_output_shapes``.
         profiles: of an input whose sizes vary: its shapes in each optimization profile.
     """
 
@@ -130,9 +130,7 @@ def read_plan(plan: bytes, origin: str, dla_core: int | None = None, host_code: 
     facts = Facts(tuple(_tensor(engine, name, origin) for name in names), _portable(engine))
     if not facts.inputs() or not facts.outputs():
         raise EngineFileError(f"{origin} has {len(facts.inputs())} inputs and {len(facts.outputs())} outputs: nothing to call")
-    if any(-1 in t.shape for t in facts.outputs()):
-        _check_output_sizes(engine, facts, origin)
-    return facts
+    return with_output_shapes(facts, _calls(engine, facts, origin), origin)
 
 
 def _deserialised(plan: bytes, origin: str, dla_core: int | None, host_code: bool) -> Any:
@@ -189,7 +187,7 @@ def _tensor(engine: Any, name: str, origin: str) -> Tensor:
         torch_dtype = str(from_trt_dtype(dtype)).removeprefix("torch.")
     except StopIteration:
         raise EngineFileError(f"{origin} has {name} in {dtype.name}, which an EdgeModule does not take or give") from None
-    shape = tuple(engine.get_tensor_shape(name))
+    shape = _shape(engine, name, origin)
     profiles = tuple(_profile_shapes(engine, name)) if is_input and -1 in shape else ()
     return Tensor(name, is_input, torch_dtype, shape, profiles)
 
@@ -205,20 +203,80 @@ def _portable(engine: Any) -> bool:
     return capabilities().compute_capabilities or engine.hardware_compatibility_level != trt.HardwareCompatibilityLevel.NONE
 
 
-def _check_output_sizes(engine: Any, facts: Facts, origin: str) -> None:
-    """Refuse outputs whose sizes hang on the data: no buffer can be made before the call."""
+def _calls(engine: Any, facts: Facts, origin: str) -> list[dict[str, tuple[int, ...]]]:
+    """The outputs' shapes by name, with the smallest, most usual and largest inputs of each optimization profile.
+
+    An execution context tells them: what TensorRT 8.6 has the engine itself tell is true of the first profile only. There
+    are none where no input varies.
+    """
+    varying = [t for t in facts.inputs() if t.profiles]
+    if not varying:
+        return []
     context = engine.create_execution_context()
     if context is None:
         raise ExecutionError(f"TensorRT gave no execution context for {origin}: " + "; ".join(last_errors(2)))
-    for tensor in facts.inputs():
-        context.set_input_shape(tensor.name, tensor.profiles[0][1] if tensor.profiles else tensor.shape)
-    context.infer_shapes()
-    for tensor in facts.outputs():
-        if -1 in tuple(context.get_tensor_shape(tensor.name)):
-            raise EngineFileError(
-                f"{origin} has {tensor.name}, {tensor.shape}, whose size hangs on the values of the inputs (NonZero, NMS): an "
-                "EdgeModule cannot run that. Let the model pad it to a fixed size."
-            )
+    calls, stream = [], torch.cuda.Stream()
+    try:
+        for profile in range(engine.num_optimization_profiles):
+            if not context.set_optimization_profile_async(profile, stream.cuda_stream):
+                raise ExecutionError(f"TensorRT refused profile {profile} of {origin}: " + "; ".join(last_errors(2)))
+            for which in range(3):
+                _tell_shapes(context, {t.name: t.profiles[profile][which] for t in varying}, origin)
+                calls.append({t.name: _shape(context, t.name, origin) for t in facts.outputs()})
+    finally:
+        stream.synchronize()  # the context ends with this function, and its copies to the GPU have to be done before
+    return calls
+
+
+def _tell_shapes(context: Any, shapes: Mapping[str, tuple[int, ...]], origin: str) -> None:
+    for name, shape in shapes.items():
+        if not context.set_input_shape(name, shape):
+            raise ExecutionError(f"TensorRT refused the shape {shape} of {name} in {origin}: " + "; ".join(last_errors(2)))
+    if missing := context.infer_shapes():
+        raise ExecutionError(
+            f"TensorRT cannot tell all shapes of {origin}: {', '.join(missing)}: " + "; ".join(last_errors(2))
+        )
+
+
+def _shape(source: Any, name: str, origin: str) -> tuple[int, ...]:
+    """By an engine, or by an execution context."""
+    try:
+        return tuple(source.get_tensor_shape(name))
+    except ValueError:  # a rank of -1: TensorRT 8.6 does not even know how many axes such an output has
+        raise _hangs_on_values(name, "of unknown rank", origin) from None
+
+
+def _hangs_on_values(name: str, what: str, origin: str) -> EngineFileError:
+    return EngineFileError(
+        f"{origin} has {name}, {what}, whose size hangs on the values of the inputs (NonZero, NMS): an EdgeModule cannot run "
+        "that. Let the model pad it to a fixed size."
+    )
+
+
+def with_output_shapes(facts: Facts, calls: Sequence[Mapping[str, tuple[int, ...]]], origin: str) -> Facts:
+    """The facts with -1 on every axis of an output whose size is not the same in all calls.
+
+    Args:
+        facts: with the outputs' shapes as the engine tells them.
+        calls: the outputs' shapes by name, with inputs of different shapes; none where no input varies.
+        origin: the source, in messages.
+
+    Raises:
+        EngineFileError: a size is not known even so: it hangs on the values of the inputs, and no buffer can be made before
+            the call.
+    """
+    seen = {t.name: [call[t.name] for call in calls] or [t.shape] for t in facts.outputs()}
+    for name, shapes in seen.items():
+        for shape in shapes:
+            if -1 in shape:
+                raise _hangs_on_values(name, str(shape), origin)
+    return replace(facts, tensors=tuple(t if t.is_input else _varied(t, seen[t.name]) for t in facts.tensors))
+
+
+def _varied(output: Tensor, shapes: Sequence[tuple[int, ...]]) -> Tensor:
+    """Where the engine itself says -1, that stays: it may know more than these calls show."""
+    axes = zip(output.shape, *shapes, strict=True)
+    return replace(output, shape=tuple(sizes[0] if len(set(sizes)) == 1 else -1 for sizes in axes))
 
 
 # ---- the header ---------------------------------------------------------------------------------------------------------
@@ -231,7 +289,7 @@ def metadata_of(
     """The header that an engine file of ours would have.
 
     Each axis that varies is a dim of its own, ``images.shape[0]``, with the ranges of the engine's optimization profiles:
-    which axes have to be equal, a plan does not say, and TensorRT finds it in the call.
+    which axes have to be equal, a plan does not say, and nothing compares them before TensorRT does.
 
     Args:
         size: of the plan, in bytes.
