@@ -96,6 +96,7 @@ class Capabilities:
     cubic_grid_sample: bool  # 8.6.0 on an H200 computes another bicubic than its documentation
     quantizes_elementwise: bool  # 8.6.0 on an H200 is wrong where an elementwise layer comes right before a quantize layer
     infinite_scalars: bool  # 8.6.0 computes with 1e38 for an infinite number that it fuses into elementwise layers
+    include_refit: bool  # a serialized engine stays refittable by a flag (SerializationFlag.INCLUDE_REFIT)
 
     @property
     def title(self) -> str:
@@ -140,6 +141,7 @@ def capabilities() -> Capabilities:
         cubic_grid_sample=newer,
         quantizes_elementwise=newer,
         infinite_scalars=newer,
+        include_refit=hasattr(getattr(module, "SerializationFlag", None), "INCLUDE_REFIT"),
     )
 
 

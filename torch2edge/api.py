@@ -31,6 +31,7 @@ from .partition import MIN_OPS, part_converter, partition, plan
 from .partition_data import whole_data
 from .placement import prepare_dla, truth
 from .prepare import Call, calibration_of
+from .refitting import make_refittable
 from .roads import Kept, configure, graph_of, network, opened
 from .run import EdgeModule, PartitionedModule, read
 from .run.engine_file import FORMAT, check_built_for_here
@@ -78,6 +79,7 @@ def convert(
     input_names: Sequence[str] | None = None,
     output_names: Sequence[str] | None = None,
     keep_network: bool = False,
+    refittable: bool = False,
     fallback: str = "error",
     min_ops: int = MIN_OPS,
     onnx_exporter: str = "torchscript",
@@ -147,6 +149,7 @@ def convert(
             input_1, ... An input that no output needs has no place in the engine.
         output_names: the same for its outputs.
         keep_network: keep TensorRT's INetworkDefinition, and with it the weights, as the result's ``network``.
+        refittable: the result takes other weights later, without a build: ``model_trt.refit(model_or_state_dict)``.
         fallback: what to do with a model that does not convert as a whole: ``"error"`` names every op in the way;
             ``"onnx"`` takes the model through torch.onnx.export and TensorRT's parser; ``"torch"`` makes engines of the
             largest submodules that convert and leaves the rest in PyTorch, in a copy. For INT8 each of them is calibrated on
@@ -188,7 +191,7 @@ def convert(
         device_types=placed, dla_core=dla_core, gpu_fallback=gpu_fallback, dla_rewrites=dla_rewrites,
         dla_pools=dict(dla_pools or {}), tactic_sources=tactic_sources,
         compute_capabilities=tuple(compute_capabilities), fallback=fallback, onnx_exporter=onnx_exporter,
-        onnx_opset=onnx_opset, tolerance=tolerance,
+        onnx_opset=onnx_opset, tolerance=tolerance, refittable=refittable,
     )  # fmt: skip
     if without := options.without_dla():
         warnings.warn(without, DLAWarning, stacklevel=2)
@@ -205,7 +208,7 @@ def convert(
             "dla_rewrites": dla_rewrites, "dla_pools": dla_pools,
             "converters": converters, "optimization_level": optimization_level, "workspace": workspace,
             "tactic_sources": tactic_sources, "compute_capabilities": compute_capabilities, "keep_network": keep_network,
-            "verify": verify, "tolerance": tolerance, "progress": progress,
+            "refittable": refittable, "verify": verify, "tolerance": tolerance, "progress": progress,
         }  # fmt: skip
         args, kwargs = fixed_inputs(model, inputs, kwargs, **shapes)
         shared = whole_data(model, args, kwargs, calibration_of(calibration), best or options.uses("int8"))
@@ -227,7 +230,7 @@ def convert(
         with clock("sizes"):
             verify_size_one(model, args, kwargs, traced, options, tolerance)
     call = Call(model, args, kwargs, data, line=progress)
-    todo = _Todo(call, file, traced, converting, names, keep_network, verify, clock)
+    todo = _Todo(call, file, traced, converting, names, keep_network, verify, clock, declared)
     if goal is None:
         return _engine(options, todo)
     assert traced is not None
@@ -246,6 +249,7 @@ class _Todo:
     keep_network: bool
     verify: bool
     clock: _Clock
+    declared: Dynamic
 
 
 def _engine(options: Options, todo: _Todo) -> EdgeModule:
@@ -275,6 +279,8 @@ def _engine(options: Options, todo: _Todo) -> EdgeModule:
     )
     if todo.keep_network:
         module.network, module._kept = session.network, Kept(call, road, options, todo.converting, todo.names)
+    if options.refittable:
+        make_refittable(module, report, call, road, todo.converting, todo.names, todo.declared)
     if todo.verify:
         with clock("check"):
             verify_module(

@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from .._trt import capabilities, clear_errors, dla_cores, last_errors, logger, recorded, to_trt_dtype, trt
+from .._trt import capabilities, clear_errors, dla_cores, last_errors, logger, recorded, to_trt_dtype, trt, why_not_executable
 from ..errors import BuildError
 from ..modules import nearest
 from ..options import DLA_POOLS, Options
@@ -70,6 +70,8 @@ class BuildSession:
         self._flag("TF32", options.tf32)
         if options.sparse:
             self._flag("SPARSE_WEIGHTS", True)
+        if options.refittable and not why_not_executable():
+            self._flag("REFIT", True)
         self._allow_precisions()
         if options.optimization_level is not None:
             config.builder_optimization_level = options.optimization_level

@@ -13,7 +13,7 @@ import torch
 from torch import nn
 
 from .._trt import why_not_executable
-from ..errors import EngineFileError, ExecutionError, InputError
+from ..errors import ConfigError, EngineFileError, ExecutionError, InputError
 from ..report import Report
 from ..sizes import shape_text
 from ..structure import arrange, call_names, flatten_call, same, text, unflatten
@@ -45,6 +45,7 @@ class EdgeModule(nn.Module):
 
     network: Any = None
     _kept: Any = None  # what the network needs to stay alive
+    _refit: Callable[[EdgeModule, Any, bool], EdgeModule] | None = None  # after ``convert(..., refittable=True)``
 
     def __init__(
         self, plan: bytes = b"", metadata: Mapping[str, Any] | None = None, *, fallback: Fallback | None = None
@@ -180,6 +181,44 @@ class EdgeModule(nn.Module):
                 stacklevel=6,
             )
 
+    # ---- other weights ----------------------------------------------------------------------------------------------
+
+    def refit(self, weights: nn.Module | Mapping[str, Any], *, verify: bool = True) -> None:
+        """Take the weights of another model, without a build, after ``convert(..., refittable=True)``.
+
+        All that was computed of parameters when the engine was built is computed of the new ones: folded batch norms, halves,
+        scales of INT8 weights. The ranges of activations in INT8 stay. Calls that run meanwhile get the old weights; the new
+        engine is made beside the old one, so there is GPU memory for both. When this fails, all is as it was.
+
+        Args:
+            weights: a model like the one that was converted, in eval mode; or a state dict for a copy of that one. What is in
+                no state dict is as it was when the model was converted, which need not exist any more.
+            verify: compare with the model on fresh random inputs, as ``convert`` does.
+
+        Raises:
+            ConfigError: the module cannot be refitted; the model is another one; or a weight changed that the engine cannot
+                be given, or whose new values no longer fit the engine's kernels; with names.
+            ExecutionError: TensorRT fails.
+            VerificationError: the outputs are not those of the new model.
+            Torch2EdgeError: the model cannot be converted any more, see ``convert``.
+        """
+        if self._refit is None:
+            raise ConfigError(
+                "this EdgeModule cannot be refitted: only what convert(..., refittable=True) gave can, and copies of it, in "
+                "the process in which it was converted (a loaded one does not know how its network was made). Convert it so, "
+                "or refit before saving"
+            )
+        self._become(self._refit(self, weights, verify))
+
+    def _become(self, new: EdgeModule) -> None:
+        """Take the engine of ``new``, whose inputs and outputs are the same."""
+        with self._lock:
+            old, self._runner = self._runner, new._runner
+            self._plan, self.metadata, self._fallback = new._plan, new.metadata, new._fallback
+            self.network, self._kept = new.network, new._kept
+        if old is not None:
+            torch.cuda.synchronize()  # its execution contexts may still be at work
+
     # ---- saving -----------------------------------------------------------------------------------------------------
 
     def save(self, path: str | os.PathLike[str]) -> None:
@@ -212,7 +251,9 @@ class EdgeModule(nn.Module):
         self._set(plan, metadata)
 
     def __deepcopy__(self, memo: dict[int, Any]) -> EdgeModule:
-        return EdgeModule(self._plan, copy.deepcopy(self.metadata, memo), fallback=self._fallback)
+        new = EdgeModule(self._plan, copy.deepcopy(self.metadata, memo), fallback=self._fallback)
+        new._refit = self._refit
+        return new
 
     def __reduce__(self) -> Any:
         return _unpickled, (self._plan, self.metadata)

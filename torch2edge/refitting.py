@@ -1,0 +1,252 @@
+"""EdgeModule.refit(): from a new model to an engine with its weights. Part of api.py, knows the stages too.
+
+The new model is traced and lowered as the old one was, in seconds or less; nothing is built. Where the network that comes out
+is the old one but for its weights, these are the new ones: with batch norms folded into them, in the dtypes that they have in
+the engine, with INT8 scales and all else that was computed of parameters, for it was made in the same way.
+"""
+
+from __future__ import annotations
+
+import copy
+import functools
+import time
+from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import torch
+from torch import nn
+
+from ._trt import capabilities, why_not_executable
+from .account import precision as precision_of
+from .build.session import beyond_half
+from .errors import ConfigError, InputError, VerificationError
+from .fingerprint import Fingerprint, digest, fingerprint, first_difference
+from .fitting import listed
+from .graph import Graph
+from .inputs import device_of
+from .lower import Registry
+from .lower.quantize import every_float
+from .options import Options
+from .prepare import Call
+from .report import Report
+from .roads import Kept, Road, configure, graph_of, network, opened
+from .run import EdgeModule
+from .run.refit import plan_of, refit_engine, refittable_weights
+from .shapes import Dynamic
+from .skeleton import Skeleton
+from .sparsity import sparse_modules
+from .structure import Structure, flatten_call, same, text, unflatten
+from .verification import by_reference, verify_module
+
+__all__ = ["Recipe", "make_refittable"]
+
+REFITTED = "note: refitted"
+
+
+@dataclass
+class Recipe:
+    """How an engine's network came about, to come to it again from other weights, and what it must be then."""
+
+    options: Options
+    converting: Registry
+    names: Mapping[str, Sequence[str] | None]
+    declared: Dynamic
+    example: list[torch.Tensor]  # copies
+    structure: Structure
+    call: Call  # without a model and an example
+    input_names: list[str]
+    output_structure: Structure
+    constraints: list[str]
+    floats: dict[str, int]  # float values by name -> index, where INT8 ranges are kept by index
+    folded: list[str]
+    network: Fingerprint  # without the weights themselves
+    digests: dict[tuple[str, str], str]  # of the weights
+    sparse: list[str]  # modules that have the 2:4 pattern
+    fits_half: bool  # of a weakly typed network of a half model: half kernels were allowed
+    skeleton: Skeleton
+    notes: list[str] = field(default_factory=list)  # of the report, before its check
+
+
+def make_refittable(
+    module: EdgeModule, report: Report, call: Call, road: Road, converting: Registry,
+    names: Mapping[str, Sequence[str] | None], declared: Dynamic,
+) -> None:  # fmt: skip
+    """Give a freshly built module what its ``refit`` needs; its metadata say whether the engine itself can be refitted.
+
+    The module keeps copies of the example's tensors, the model without its weights, and a digest of each weight.
+
+    Args:
+        report: of the build, before the check; it gets a note where the engine cannot be refitted.
+    """
+    example, structure = flatten_call(call.args, call.kwargs)
+    graph, options, found = road.graph, road.session.options, fingerprint(road.session.network)
+    data = call.calibration
+    held = replace(
+        call, model=nn.Module(), args=(), kwargs={}, ranges=dict(call.ranges), wide=road.wide, line=None, notes=[],
+        calibration=None if data is None else replace(data, data=(), cache=None), _largest=None,
+    )  # fmt: skip
+    here = not why_not_executable()
+    if not here:
+        report.notes.append(
+            f"note: the engine itself cannot be refitted: {capabilities().title} builds such engines only where it can "
+            "execute them, and here a refit of this module builds anew"
+        )
+    recipe = Recipe(
+        options, converting, names, declared, [t.detach().clone() for t in example], structure, held, list(graph.input_names),
+        graph.output_structure, [str(c) for c in graph.constraints], _floats(graph, call), sorted(road.lowered.folded),
+        Fingerprint(found.layers, {}, found.empty), found.digests(),
+        [path for path, sparse in sparse_modules(call.model).items() if sparse] if options.sparse else [],
+        _fits_half(road), Skeleton(call.model), list(report.notes),
+    )  # fmt: skip
+    module.metadata["refittable"] = here
+    module._refit = functools.partial(_refitted, recipe)
+
+
+def _floats(graph: Graph, call: Call) -> dict[str, int]:
+    return {name: value.index for name, value in every_float(graph).items()} if call.ranges else {}
+
+
+def _fits_half(road: Road) -> bool:
+    return not any(beyond_half(c) for c in road.lowered.network.constants(torch.float32))
+
+
+# ---- a refit ------------------------------------------------------------------------------------------------------------
+
+
+def _refitted(recipe: Recipe, module: EdgeModule, weights: Any, verify: bool) -> EdgeModule:
+    """A module like ``module`` with other weights; ``EdgeModule.refit`` documents the rest."""
+    start = time.perf_counter()
+    model = _model_of(recipe, weights)
+    call = _call_of(recipe, model)
+    road = _road(recipe, call)
+    found = fingerprint(road.session.network)
+    _check_same(recipe, road, found)
+    _check_weights(recipe, model, road)
+    new = copy.deepcopy(module)
+    if why_not_executable():
+        _build(new, road)
+        told = "built anew"
+    else:
+        with torch.cuda.device(recipe.example[0].device) if recipe.example[0].is_cuda else nullcontext():
+            _refit(new, recipe, found)
+        told = f"{len(found.weights)} weights"
+    report = new.report
+    assert report is not None
+    report.notes = [*recipe.notes, f"{REFITTED}: {told}; the ranges of INT8 stay" if recipe.floats else f"{REFITTED}: {told}"]
+    report.check, report.checked_by, report.engine_bytes = [], "", len(new._plan)
+    report.timings["refit"] = round(time.perf_counter() - start, 3)
+    if module.network is not None:
+        new.network, new._kept = road.session.network, Kept(call, road, recipe.options, recipe.converting, recipe.names)
+    if verify:
+        _verify(new, call, road, report)
+    new.metadata["report"] = report.to_dict()
+    return new
+
+
+def _model_of(recipe: Recipe, weights: Any) -> nn.Module:
+    if isinstance(weights, Mapping):
+        return recipe.skeleton.filled(weights)
+    model, file = opened(weights)
+    if file is not None or not isinstance(model, nn.Module):
+        raise InputError("refit takes a model or a state dict, but was given the path of a file")
+    return model
+
+
+def _call_of(recipe: Recipe, model: nn.Module) -> Call:
+    device = device_of(model)
+    given = unflatten(recipe.structure, [t.to(device) for t in recipe.example])
+    held = recipe.call
+    return replace(held, model=model, args=given["args"], kwargs=given["kwargs"], ranges=dict(held.ranges), notes=[])
+
+
+def _road(recipe: Recipe, call: Call) -> Road:
+    """Trace and lower.
+
+    Raises:
+        ConfigError: the model gives another structure, or computes other values.
+    """
+    graph = graph_of(call.model, call.args, call.kwargs, recipe.converting, recipe.declared)
+    graph.input_names = recipe.input_names
+    if not same(graph.output_structure, recipe.output_structure):
+        raise _another(f"it returns {text(graph.output_structure)}, and the engine {text(recipe.output_structure)}")
+    if [str(c) for c in graph.constraints] != recipe.constraints:
+        raise _another("it demands other things of the sizes that vary")
+    if recipe.floats != _floats(graph, call):
+        raise _another("its forward has other steps, so the INT8 ranges of the engine cannot be told to them")
+    return network(call, None, graph, recipe.options, recipe.converting, recipe.names)
+
+
+def _another(why: str) -> ConfigError:
+    return ConfigError(
+        f"refit: this is not the model that the engine was built from, with other weights: {why}. Weights can change in a "
+        "refit and nothing else; convert this model"
+    )
+
+
+def _check_same(recipe: Recipe, road: Road, found: Fingerprint) -> None:
+    before, now = set(recipe.folded), set(road.lowered.folded)
+    if before != now:
+        state = "was part of the convolution before it, and with the new weights cannot be"
+        if now - before:
+            state = "stood alone, and with the new weights would be part of the convolution before it"
+        raise ConfigError(
+            f"refit: the batch norm of {listed(sorted(before ^ now))} {state}: weights that are not finite, or that half "
+            "has no digits for. Convert the model anew"
+        )
+    if why := first_difference(recipe.network.layers, found.layers):
+        raise _another(f"{why} (layers have the names of the modules that they come from)")
+
+
+def _check_weights(recipe: Recipe, model: nn.Module, road: Road) -> None:
+    """Refuse weights that the kernels of the engine were not chosen for."""
+    if recipe.sparse:
+        lost = [path for path, sparse in sparse_modules(model).items() if not sparse and path in recipe.sparse]
+        if lost:
+            raise ConfigError(
+                f"refit: the weights of {listed(lost)} had the 2:4 pattern when the engine was built with sparse=True, and "
+                "have it no more: torch2edge.sparsify_2to4(model) makes it"
+            )
+    if recipe.fits_half and not _fits_half(road) and not recipe.options.strong and not recipe.options.uses("fp16"):
+        precision = precision_of(road.network_graph, recipe.options)
+        if "fp16" in precision:
+            raise ConfigError(
+                "refit: a float32 constant of the model does not fit half any more, and this engine may round it. Convert the "
+                "model anew"
+            )
+
+
+def _refit(new: EdgeModule, recipe: Recipe, found: Fingerprint) -> None:
+    """An engine of its own, deserialized from the plan, is given the weights; the plan is that engine's then.
+
+    Raises:
+        ConfigError: a weight has changed that the engine cannot be given; nothing is done then.
+    """
+    runner = new._make_runner()
+    can = refittable_weights(runner.engine)
+    fixed = [key for key, held in recipe.digests.items() if key not in can and digest(found.weights[key]) != held]
+    if fixed:
+        names = [f"{layer} ({role})" for layer, role in fixed]
+        raise ConfigError(
+            f"refit: TensorRT made something of these weights when it built the engine, and takes no new ones for them: "
+            f"{listed(names)}. All else stays as it was, too. Leave them as they are, or convert the model anew"
+        )
+    refit_engine(runner.engine, found.weights, found.empty)
+    new._plan, new._runner = plan_of(runner.engine), runner
+
+
+def _build(new: EdgeModule, road: Road) -> None:
+    configure(road, precision_of(road.network_graph, road.session.options))
+    new._plan = road.session.build()
+    new._fallback = by_reference(road.session, road.lowered)
+
+
+def _verify(new: EdgeModule, call: Call, road: Road, report: Report) -> None:
+    try:
+        verify_module(
+            call.model, list(call.args), dict(call.kwargs), new, road.graph, road.lowered, road.session, report, call.seen,
+            call.seen_are,
+        )  # fmt: skip
+    except VerificationError as error:
+        raise VerificationError(f"refit: the module keeps its old weights, for with the new ones {error}", report) from error
