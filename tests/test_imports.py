@@ -113,6 +113,7 @@ def test_only_api_and_the_command_know_the_stages():
         "partition_data",
         "placement",
         "prepare",
+        "recipe",
         "refitting",
         "roads",
         "search",

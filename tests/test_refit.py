@@ -82,7 +82,7 @@ def test_int8_keeps_the_ranges_of_activations_and_scales_the_new_weights() -> No
     anew = torch2edge.convert(new, [torch.randn(4, 3, 8, 8)], int8=True, calibration=calibrated, verify=False)
     x = calibrated[1]
     torch.testing.assert_close(engine(x), anew(x), rtol=1e-5, atol=1e-5)
-    assert "note: refitted: built anew; the ranges of INT8 stay" in engine.report.notes
+    assert "note: refitted: built anew; the INT8 ranges of activations stay" in engine.report.notes
 
 
 def test_dynamic_shapes(net: nn.Module) -> None:

@@ -97,7 +97,7 @@ def _attributes(layer: Layer) -> Iterator[tuple[str, Any]]:
             continue
         try:
             value = getattr(layer.api, name)
-            yield name, value if name not in _ORDERS else list(value)[: _rank(layer, name)]
+            yield name, value if name not in _ORDERS else [value[i] for i in range(_rank(layer, name))]
         except (RuntimeError, ValueError, TypeError):  # it has no such thing as it is, e.g. sizes that a tensor says
             yield name, "-"
 

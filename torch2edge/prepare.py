@@ -29,7 +29,7 @@ from .modules import check_reached
 from .options import Options
 from .structure import flatten_call
 
-__all__ = ["Call", "Prepared", "calibration_of", "check_data", "for_dla", "prepare", "typed"]
+__all__ = ["Call", "Prepared", "calibration_of", "check_data", "for_dla", "in_half", "in_ranges", "prepare", "typed"]
 
 
 @dataclass
@@ -251,7 +251,7 @@ def _calibrated(
         )  # fmt: skip
         call.ranges.update({value.index: found[name] for name, value in new.items()})
         if no_data(call.calibration.data):
-            call.seen_are, call.seen = "random batch in the ranges", call.seen or _in_ranges(traced, call)
+            call.seen_are, call.seen = "random batch in the ranges", call.seen or in_ranges(traced, call)
             call.note(
                 f"note: the INT8 ranges are those of {call.calibration.cache}; without calibration data the check is on "
                 "random inputs as large as those"
@@ -259,7 +259,7 @@ def _calibrated(
     return {name: call.ranges[value.index] for name, value in points.items()}
 
 
-def _in_ranges(graph: Graph, call: Call) -> list[list[torch.Tensor]]:
+def in_ranges(graph: Graph, call: Call) -> list[list[torch.Tensor]]:
     """Random inputs, as large as those of the calibration where that is known: INT8 clips what is larger."""
 
     def fitted(tensor: torch.Tensor, index: int) -> torch.Tensor:

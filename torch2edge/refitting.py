@@ -12,7 +12,7 @@ import functools
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -21,15 +21,15 @@ from torch import nn
 from ._trt import capabilities, why_not_executable
 from .account import precision as precision_of
 from .build.session import beyond_half
-from .errors import ConfigError, InputError, VerificationError
+from .errors import ConfigError, ExecutionError, InputError, VerificationError
 from .fingerprint import Fingerprint, digest, fingerprint, first_difference
 from .fitting import listed
 from .graph import Graph
-from .inputs import device_of
-from .lower import Registry
+from .inputs import device_of, positional
+from .lower import Registry, registry
 from .lower.quantize import every_float
-from .options import Options
-from .prepare import Call
+from .prepare import Call, in_ranges
+from .recipe import Recipe, from_text, to_text
 from .report import Report
 from .roads import Kept, Road, configure, graph_of, network, opened
 from .run import EdgeModule
@@ -37,36 +37,12 @@ from .run.refit import plan_of, refit_engine, refittable_weights
 from .shapes import Dynamic
 from .skeleton import Skeleton
 from .sparsity import sparse_modules
-from .structure import Structure, flatten_call, same, text, unflatten
+from .structure import flatten_call, same, text, unflatten
 from .verification import by_reference, verify_module
 
-__all__ = ["Recipe", "make_refittable"]
+__all__ = ["make_refittable", "reopened"]
 
 REFITTED = "note: refitted"
-
-
-@dataclass
-class Recipe:
-    """How an engine's network came about, to come to it again from other weights, and what it must be then."""
-
-    options: Options
-    converting: Registry
-    names: Mapping[str, Sequence[str] | None]
-    declared: Dynamic
-    example: list[torch.Tensor]  # copies
-    structure: Structure
-    call: Call  # without a model and an example
-    input_names: list[str]
-    output_structure: Structure
-    constraints: list[str]
-    floats: dict[str, int]  # float values by name -> index, where INT8 ranges are kept by index
-    folded: list[str]
-    network: Fingerprint  # without the weights themselves
-    digests: dict[tuple[str, str], str]  # of the weights
-    sparse: list[str]  # modules that have the 2:4 pattern
-    fits_half: bool  # of a weakly typed network of a half model: half kernels were allowed
-    skeleton: Skeleton
-    notes: list[str] = field(default_factory=list)  # of the report, before its check
 
 
 def make_refittable(
@@ -101,7 +77,22 @@ def make_refittable(
         _fits_half(road), Skeleton(call.model), list(report.notes),
     )  # fmt: skip
     module.metadata["refittable"] = here
+    if here and converting is registry():  # functions of the user's are in no file
+        module.metadata["recipe"] = to_text(recipe)
     module._refit = functools.partial(_refitted, recipe)
+
+
+def reopened(module: EdgeModule) -> Any:
+    """What refits a module that was loaded, out of its metadata; None where there is nothing in them.
+
+    Raises:
+        ConfigError: see ``from_text``.
+    """
+    kept = module.metadata.get("recipe")
+    return None if kept is None else functools.partial(_refitted, from_text(kept, registry()))
+
+
+EdgeModule._reopen = staticmethod(reopened)
 
 
 def _floats(graph: Graph, call: Call) -> dict[str, int]:
@@ -115,26 +106,33 @@ def _fits_half(road: Road) -> bool:
 # ---- a refit ------------------------------------------------------------------------------------------------------------
 
 
-def _refitted(recipe: Recipe, module: EdgeModule, weights: Any, verify: bool) -> EdgeModule:
-    """A module like ``module`` with other weights; ``EdgeModule.refit`` documents the rest."""
+def _refitted(recipe: Recipe, module: EdgeModule, weights: Any, example: tuple[Any, Any], verify: bool) -> EdgeModule:
+    """A module like ``module`` with other weights; ``EdgeModule.refit`` documents the rest.
+
+    Args:
+        example: inputs and keyword inputs, or None and None for those of the conversion.
+    """
     start = time.perf_counter()
     model = _model_of(recipe, weights)
-    call = _call_of(recipe, model)
+    call = _call_of(recipe, module, model, *example)
     road = _road(recipe, call)
     found = fingerprint(road.session.network)
     _check_same(recipe, road, found)
     _check_weights(recipe, model, road)
     new = copy.deepcopy(module)
     if why_not_executable():
+        if recipe.skeleton is None:
+            raise ExecutionError(f"refit: a loaded engine is refitted where it can run, but {why_not_executable()}")
         _build(new, road)
         told = "built anew"
     else:
-        with torch.cuda.device(recipe.example[0].device) if recipe.example[0].is_cuda else nullcontext():
+        device = next((t.device for t in call.tensors if t.is_cuda), None)
+        with nullcontext() if device is None else torch.cuda.device(device):
             _refit(new, recipe, found)
         told = f"{len(found.weights)} weights"
     report = new.report
     assert report is not None
-    report.notes = [*recipe.notes, f"{REFITTED}: {told}; the ranges of INT8 stay" if recipe.floats else f"{REFITTED}: {told}"]
+    report.notes = [*recipe.notes, f"{REFITTED}: {told}{'; the INT8 ranges of activations stay' if recipe.floats else ''}"]
     report.check, report.checked_by, report.engine_bytes = [], "", len(new._plan)
     report.timings["refit"] = round(time.perf_counter() - start, 3)
     if module.network is not None:
@@ -147,6 +145,10 @@ def _refitted(recipe: Recipe, module: EdgeModule, weights: Any, verify: bool) ->
 
 def _model_of(recipe: Recipe, weights: Any) -> nn.Module:
     if isinstance(weights, Mapping):
+        if recipe.skeleton is None:
+            raise ConfigError(
+                "refit: an engine that was loaded has no model to load a state dict into: load it into a model, and give that"
+            )
         return recipe.skeleton.filled(weights)
     model, file = opened(weights)
     if file is not None or not isinstance(model, nn.Module):
@@ -154,11 +156,33 @@ def _model_of(recipe: Recipe, weights: Any) -> nn.Module:
     return model
 
 
-def _call_of(recipe: Recipe, model: nn.Module) -> Call:
-    device = device_of(model)
-    given = unflatten(recipe.structure, [t.to(device) for t in recipe.example])
+def _call_of(recipe: Recipe, module: EdgeModule, model: nn.Module, inputs: Any, kwargs: Any) -> Call:
+    """The example on the device of the model.
+
+    Raises:
+        InputError: it is missing, or another than that of the conversion but for its values.
+    """
+    tensors, structure, device = recipe.example, recipe.structure, device_of(model)
+    if inputs is not None or kwargs is not None:
+        tensors, given = flatten_call(positional([] if inputs is None else inputs), kwargs or {})
+        if not same(given, structure):
+            raise InputError(f"refit: the inputs are {text(given)}, but the module was converted for {text(structure)}")
+        _check_shapes(recipe, module, tensors)
+    elif not tensors:
+        raise InputError("refit: an engine that was loaded has no example any more: give inputs=[x], as to convert()")
+    made = unflatten(structure, [t.to(device) for t in tensors])
     held = recipe.call
-    return replace(held, model=model, args=given["args"], kwargs=given["kwargs"], ranges=dict(held.ranges), notes=[])
+    return replace(held, model=model, args=made["args"], kwargs=made["kwargs"], ranges=dict(held.ranges), notes=[])
+
+
+def _check_shapes(recipe: Recipe, module: EdgeModule, tensors: Sequence[torch.Tensor]) -> None:
+    """Sizes that vary are free within their ranges, which the trace sees to."""
+    for i, (row, tensor) in enumerate(zip(module.metadata["inputs"], tensors)):
+        axes = recipe.declared.axes.get(i, {})
+        wanted = ["?" if axis in axes else size for axis, size in enumerate(row["shape"])]
+        given = ["?" if axis in axes else size for axis, size in enumerate(tensor.shape)]
+        if wanted != given:
+            raise InputError(f"refit: {row['name']} has the shape {list(tensor.shape)}, but the engine takes {wanted}")
 
 
 def _road(recipe: Recipe, call: Call) -> Road:
@@ -175,6 +199,8 @@ def _road(recipe: Recipe, call: Call) -> Road:
         raise _another("it demands other things of the sizes that vary")
     if recipe.floats != _floats(graph, call):
         raise _another("its forward has other steps, so the INT8 ranges of the engine cannot be told to them")
+    if recipe.floats and not call.seen:
+        call.seen, call.seen_are = in_ranges(graph, call), "random batch in the ranges"
     return network(call, None, graph, recipe.options, recipe.converting, recipe.names)
 
 
@@ -208,13 +234,13 @@ def _check_weights(recipe: Recipe, model: nn.Module, road: Road) -> None:
                 f"refit: the weights of {listed(lost)} had the 2:4 pattern when the engine was built with sparse=True, and "
                 "have it no more: torch2edge.sparsify_2to4(model) makes it"
             )
-    if recipe.fits_half and not _fits_half(road) and not recipe.options.strong and not recipe.options.uses("fp16"):
-        precision = precision_of(road.network_graph, recipe.options)
-        if "fp16" in precision:
-            raise ConfigError(
-                "refit: a float32 constant of the model does not fit half any more, and this engine may round it. Convert the "
-                "model anew"
-            )
+    options, precision = recipe.options, precision_of(road.network_graph, recipe.options)
+    by_dtypes = "fp16" in precision and not options.strong and not options.uses("fp16")  # session.follow_dtypes
+    if by_dtypes and recipe.fits_half and not _fits_half(road):
+        raise ConfigError(
+            "refit: a float32 constant of the model does not fit half any more, and this engine may round it. Convert the "
+            "model anew"
+        )
 
 
 def _refit(new: EdgeModule, recipe: Recipe, found: Fingerprint) -> None:
@@ -237,6 +263,7 @@ def _refit(new: EdgeModule, recipe: Recipe, found: Fingerprint) -> None:
 
 
 def _build(new: EdgeModule, road: Road) -> None:
+    """Where nothing executes: the reference executor computes the new network, and the plan is built from it."""
     configure(road, precision_of(road.network_graph, road.session.options))
     new._plan = road.session.build()
     new._fallback = by_reference(road.session, road.lowered)

@@ -119,7 +119,11 @@ def test_the_saved_engine_has_the_new_weights_and_can_be_refitted(
     engine.save(tmp_path / "net.engine")
     loaded = torch2edge.load(tmp_path / "net.engine")
     assert gap(loaded, new, 2, 3, 8, 8) < 1e-4
-    assert loaded._make_runner().engine.refittable
+    newer = trained(net)
+    loaded.refit(newer, [torch.randn(2, 3, 8, 8, device="cuda")])
+    assert gap(loaded, newer, 2, 3, 8, 8) < 1e-4
+    with pytest.raises(ConfigError, match="has no model to load a state dict into"):
+        loaded.refit(newer.state_dict())
     fresh = nn.ModuleDict({"net": torch2edge.EdgeModule()})
     fresh.load_state_dict(nn.ModuleDict({"net": engine}).state_dict())
     assert gap(fresh["net"], new, 2, 3, 8, 8) < 1e-4

@@ -24,6 +24,7 @@ from .sizes import Sizes
 __all__ = ["EdgeModule", "ReferenceWarning"]
 
 Fallback = Callable[[Sequence[torch.Tensor]], list[torch.Tensor]]
+Refit = Callable[["EdgeModule", Any, tuple[Any, Any], bool], "EdgeModule"]
 
 
 class ReferenceWarning(UserWarning):
@@ -45,7 +46,8 @@ class EdgeModule(nn.Module):
 
     network: Any = None
     _kept: Any = None  # what the network needs to stay alive
-    _refit: Callable[[EdgeModule, Any, bool], EdgeModule] | None = None  # after ``convert(..., refittable=True)``
+    _refit: Refit | None = None  # after ``convert(..., refittable=True)``
+    _reopen: Callable[[EdgeModule], Refit | None]  # what refits a loaded one: refitting.py's, which knows all stages
 
     def __init__(
         self, plan: bytes = b"", metadata: Mapping[str, Any] | None = None, *, fallback: Fallback | None = None
@@ -62,6 +64,7 @@ class EdgeModule(nn.Module):
         self._runner: Runner | None = None
         self._simple = False
         self._sizes: Sizes | None = None
+        self._refit = None
         if not metadata:
             return
         self._inputs = [(i["name"], _dtype(i["dtype"]), tuple(i["shape"]), i["binding"]) for i in metadata["inputs"]]
@@ -183,32 +186,40 @@ class EdgeModule(nn.Module):
 
     # ---- other weights ----------------------------------------------------------------------------------------------
 
-    def refit(self, weights: nn.Module | Mapping[str, Any], *, verify: bool = True) -> None:
+    def refit(
+        self, weights: nn.Module | Mapping[str, Any], inputs: Any = None, kwargs: Mapping[str, Any] | None = None, *,
+        verify: bool = True,
+    ) -> None:  # fmt: skip
         """Take the weights of another model, without a build, after ``convert(..., refittable=True)``.
 
         All that was computed of parameters when the engine was built is computed of the new ones: folded batch norms, halves,
         scales of INT8 weights. The ranges of activations in INT8 stay. Calls that run meanwhile get the old weights; the new
-        engine is made beside the old one, so there is GPU memory for both. When this fails, all is as it was.
+        engine is made beside the old one, so there must be GPU memory for both. When this fails, all is as it was.
 
         Args:
             weights: a model like the one that was converted, in eval mode; or a state dict for a copy of that one. What is in
-                no state dict is as it was when the model was converted, which need not exist any more.
+                no state dict is as it was when the model was converted, which need not exist any more. A module that was
+                loaded from a file takes a model only.
+            inputs: example inputs in the place of those of the conversion; a module that was loaded has none.
+            kwargs: the keyword inputs.
             verify: compare with the model on fresh random inputs, as ``convert`` does.
 
         Raises:
             ConfigError: the module cannot be refitted; the model is another one; or a weight changed that the engine cannot
                 be given, or whose new values no longer fit the engine's kernels; with names.
             ExecutionError: TensorRT fails.
+            InputError: the example does not fit the engine, or is missing.
             VerificationError: the outputs are not those of the new model.
             Torch2EdgeError: the model cannot be converted any more, see ``convert``.
         """
         if self._refit is None:
+            self._refit = self._reopen(self)
+        if self._refit is None:
             raise ConfigError(
-                "this EdgeModule cannot be refitted: only what convert(..., refittable=True) gave can, and copies of it, in "
-                "the process in which it was converted (a loaded one does not know how its network was made). Convert it so, "
-                "or refit before saving"
+                "this EdgeModule cannot be refitted: convert with refittable=True, and where TensorRT executes if the "
+                "engine is to be refitted when it was saved and loaded. (One with converters= only before.)"
             )
-        self._become(self._refit(self, weights, verify))
+        self._become(self._refit(self, weights, (inputs, kwargs), verify))
 
     def _become(self, new: EdgeModule) -> None:
         """Take the engine of ``new``, whose inputs and outputs are the same."""
