@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 from support.gpu import FAST, needs_gpu
+from support.raw_networks import PAIRS, read
 from support.refits import MODELS, first, image_net, trained
 from torch import nn
 
@@ -17,6 +18,7 @@ import torch2edge
 from torch2edge import ConfigError
 from torch2edge._trt import capabilities
 from torch2edge.check.tf32 import tf32
+from torch2edge.fingerprint import first_difference
 
 pytestmark = [pytest.mark.gpu, needs_gpu]
 
@@ -212,3 +214,10 @@ def test_refits_leave_no_memory_behind(net: nn.Module, engine: torch2edge.EdgeMo
     for _ in range(30):
         engine.refit(new)
     assert before - free() < 16 * 2**20
+
+
+@pytest.mark.parametrize("pair", PAIRS)
+def test_fingerprints_here(pair: str) -> None:
+    one, other = PAIRS[pair]
+    assert first_difference(read(one).layers, read(other).layers)
+    assert first_difference(read(one).layers, read(one).layers) == ""
