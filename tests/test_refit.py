@@ -128,6 +128,18 @@ def test_what_differs_is_followed_where_it_can_be() -> None:
     assert gap(engine, new, 2, 4) < 5e-3
 
 
+def test_a_batch_norm_that_could_fold_now_does_not() -> None:
+    model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.ReLU()).eval()
+    small = copy.deepcopy(model)
+    with torch.no_grad():
+        small[1].weight[0] = 1e-6  # half would lose its digits
+    engine = torch2edge.convert(small, [torch.randn(1, 3, 8, 8)], fp16=True, refittable=True)
+    assert not any("batch norm" in note for note in engine.report.notes)
+    new = trained(model)
+    engine.refit(new)
+    assert gap(engine, new, 1, 3, 8, 8) < 5e-3
+
+
 def test_calls_of_other_threads_get_old_or_new_weights(net: nn.Module, engine: torch2edge.EdgeModule) -> None:
     new, x, stop = trained(net), torch.randn(2, 3, 8, 8), threading.Event()
     with torch.no_grad():

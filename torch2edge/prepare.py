@@ -44,6 +44,7 @@ class Call:
         notes: on the calibration, for the report.
         wide: ops (positions in the graph that ``in_precision`` is given) that the engine to be refitted has in float32 for
             their numbers, though their modules are low; None where a new engine is to be built.
+        may_fold: the modules whose batch norms are part of convolutions in the engine to be refitted; None as for ``wide``.
     """
 
     model: nn.Module
@@ -56,6 +57,7 @@ class Call:
     ranges: dict[int, float] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
     wide: frozenset[int] | None = None
+    may_fold: frozenset[str] | None = None
     _largest: tuple[Graph, dict[int, float]] | None = None  # of the graph that was asked about last
 
     def largest(self, graph: Graph) -> dict[int, float]:
@@ -166,8 +168,9 @@ def typed(graph: Graph, options: Options, converting: Registry, call: Call) -> P
     Raises:
         CalibrationError: see ``calibrate``.
     """
-    ops, folded = fold_batch_norms(graph, converting, options.device_of, options.float_of)
-    ops, prepared = fold_prepared(ops, graph.outputs, converting, options.device_of)  # before casts come between
+    ops, folded = fold_batch_norms(graph, converting, options.device_of, options.float_of, call.may_fold)
+    # before casts come between
+    ops, prepared = fold_prepared(ops, graph.outputs, converting, options.device_of, call.may_fold)
     folded = [*folded, *prepared]
     traced, graph = graph, replace(graph, ops=ops)
     quantized = [op.module for op in graph.ops if is_quantizer(op.target)]

@@ -86,7 +86,7 @@ def from_text(text: str, converting: Registry) -> Recipe:
         dims = {name: Dim(name, tuple(tuple(r) for r in ranges)) for name, ranges in data["dims"].items()}
         call = Call(
             nn.Module(), (), {}, Calibration(data=()) if data["calibrated"] else None, ranges=dict(data["ranges"]),
-            wide=frozenset(data["wide"]),
+            wide=frozenset(data["wide"]), may_fold=frozenset(data["folded"]),
         )  # fmt: skip
         empty = {(layer, role): getattr(trt.DataType, kind) for layer, role, kind in data["empty"]}
         return Recipe(

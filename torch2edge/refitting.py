@@ -61,6 +61,7 @@ def make_refittable(
     data = call.calibration
     held = replace(
         call, model=nn.Module(), args=(), kwargs={}, ranges=dict(call.ranges), wide=road.wide, line=None, notes=[],
+        may_fold=frozenset(road.lowered.folded),
         calibration=None if data is None else replace(data, data=(), cache=None), _largest=None,
     )  # fmt: skip
     here = not why_not_executable()
@@ -71,7 +72,7 @@ def make_refittable(
         )
     recipe = Recipe(
         options, converting, names, declared, [t.detach().clone() for t in example], structure, held, list(graph.input_names),
-        graph.output_structure, [str(c) for c in graph.constraints], _floats(graph, call), sorted(road.lowered.folded),
+        graph.output_structure, [str(c) for c in graph.constraints], _floats(graph, call), list(road.lowered.folded),
         Fingerprint(found.layers, {}, found.empty), found.digests(),
         [path for path, sparse in sparse_modules(call.model).items() if sparse] if options.sparse else [],
         _fits_half(road), Skeleton(call.model), list(report.notes),
@@ -117,8 +118,8 @@ def _refitted(recipe: Recipe, module: EdgeModule, weights: Any, example: tuple[A
     call = _call_of(recipe, module, model, *example)
     road = _road(recipe, call)
     found = fingerprint(road.session.network)
-    _check_same(recipe, road, found)
     _check_weights(recipe, model, road)
+    _check_same(recipe, road, found)
     new = copy.deepcopy(module)
     if why_not_executable():
         if recipe.skeleton is None:
@@ -186,7 +187,7 @@ def _check_shapes(recipe: Recipe, module: EdgeModule, tensors: Sequence[torch.Te
 
 
 def _road(recipe: Recipe, call: Call) -> Road:
-    """Trace and lower.
+    """Trace and lower, and say the precisions of layers where they are said.
 
     Raises:
         ConfigError: the model gives another structure, or computes other values.
@@ -201,7 +202,9 @@ def _road(recipe: Recipe, call: Call) -> Road:
         raise _another("its forward has other steps, so the INT8 ranges of the engine cannot be told to them")
     if recipe.floats and not call.seen:
         call.seen, call.seen_are = in_ranges(graph, call), "random batch in the ranges"
-    return network(call, None, graph, recipe.options, recipe.converting, recipe.names)
+    road = network(call, None, graph, recipe.options, recipe.converting, recipe.names)
+    configure(road, precision_of(road.network_graph, recipe.options))
+    return road
 
 
 def _another(why: str) -> ConfigError:
@@ -212,14 +215,10 @@ def _another(why: str) -> ConfigError:
 
 
 def _check_same(recipe: Recipe, road: Road, found: Fingerprint) -> None:
-    before, now = set(recipe.folded), set(road.lowered.folded)
-    if before != now:
-        state = "was part of the convolution before it, and with the new weights cannot be"
-        if now - before:
-            state = "stood alone, and with the new weights would be part of the convolution before it"
+    if gone := [path for path in recipe.folded if path not in road.lowered.folded]:
         raise ConfigError(
-            f"refit: the batch norm of {listed(sorted(before ^ now))} {state}: weights that are not finite, or that half "
-            "has no digits for. Convert the model anew"
+            f"refit: the batch norm of {listed(gone)} was part of the convolution before it, and with the new weights cannot "
+            "be: they are not finite, or half has no digits for them. Convert the model anew"
         )
     if why := first_difference(recipe.network.layers, found.layers):
         raise _another(f"{why} (layers have the names of the modules that they come from)")
@@ -264,7 +263,6 @@ def _refit(new: EdgeModule, recipe: Recipe, found: Fingerprint) -> None:
 
 def _build(new: EdgeModule, road: Road) -> None:
     """Where nothing executes: the reference executor computes the new network, and the plan is built from it."""
-    configure(road, precision_of(road.network_graph, road.session.options))
     new._plan = road.session.build()
     new._fallback = by_reference(road.session, road.lowered)
 

@@ -138,7 +138,7 @@ def network(
         prepared = prepare(graph, options, converting, call)
         lowered = lower(
             prepared.graph, session.network, converting, names=names_of(model) | prepared.names, device_of=options.device_of,
-            **names,
+            may_fold=call.may_fold, **names,
         )  # fmt: skip
         lowered.folded = [*prepared.folded, *lowered.folded]
         session.quantize(lowered.network, lowered.tensor_names, prepared.ranges, has_quantizers(prepared.graph))

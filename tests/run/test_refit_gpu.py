@@ -96,6 +96,15 @@ def test_fp16_where_tensorrt_chooses(net: nn.Module) -> None:
     assert gap(engine, new, 2, 3, 8, 8) < 1e-2
 
 
+@pytest.mark.skipif(capabilities().strongly_typed, reason="precisions are orders on weakly typed TensorRT")
+def test_modules_in_float32_among_halves(net: nn.Module) -> None:
+    x = torch.randn(2, 3, 8, 8, device="cuda")
+    engine = torch2edge.convert(net, [x], fp16=True, precisions={"9": "fp32"}, refittable=True, **FAST)
+    new = trained(net)
+    engine.refit(new)
+    assert gap(engine, new, 2, 3, 8, 8) < 1e-2
+
+
 def test_a_half_model() -> None:
     model = image_net().eval().cuda().half()
     engine = torch2edge.convert(model, [torch.randn(2, 3, 8, 8, device="cuda").half()], refittable=True, **FAST)

@@ -212,6 +212,13 @@ class EdgeModule(nn.Module):
             VerificationError: the outputs are not those of the new model.
             Torch2EdgeError: the model cannot be converted any more, see ``convert``.
         """
+        self._become(self.refitted(weights, inputs, kwargs, verify=verify))
+
+    def refitted(
+        self, weights: nn.Module | Mapping[str, Any], inputs: Any = None, kwargs: Mapping[str, Any] | None = None, *,
+        verify: bool = True,
+    ) -> EdgeModule:  # fmt: skip
+        """A module of its own with other weights, while this one stays as it is; the rest as for ``refit``."""
         if self._refit is None:
             self._refit = self._reopen(self)
         if self._refit is None:
@@ -219,7 +226,7 @@ class EdgeModule(nn.Module):
                 "this EdgeModule cannot be refitted: convert with refittable=True, and where TensorRT executes if the "
                 "engine is to be refitted when it was saved and loaded. (One with converters= only before.)"
             )
-        self._become(self._refit(self, weights, (inputs, kwargs), verify))
+        return self._refit(self, weights, (inputs, kwargs), verify)
 
     def _become(self, new: EdgeModule) -> None:
         """Take the engine of ``new``, whose inputs and outputs are the same."""
