@@ -17,6 +17,7 @@ from torch import nn
 import torch2edge
 from torch2edge import ConfigError
 from torch2edge._trt import why_not_executable
+from torch2edge.cli import main
 
 pytestmark = [
     pytest.mark.skipif(not why_not_executable(), reason="here TensorRT executes: tests/run/test_refit_gpu.py has its tests"),
@@ -160,6 +161,15 @@ def test_calls_of_other_threads_get_old_or_new_weights(net: nn.Module, engine: t
     seen.append(engine(x))
     assert all(any(torch.allclose(given, one, rtol=1e-4, atol=1e-5) for one in allowed) for given in seen)
     assert torch.allclose(seen[-1], allowed[1], rtol=1e-4, atol=1e-5)
+
+
+def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file = tmp_path / "model.py"
+    file.write_text("import torch\n\ndef make():\n    return torch.nn.Linear(4, 3)\n")
+    arguments = ["--model", f"{file}:make", "--shape", "2x4", "--refittable", "-o", str(tmp_path / "small.engine")]
+    assert main(["convert", *arguments]) == 0
+    assert "the engine itself cannot be refitted" in capsys.readouterr().out
+    assert torch2edge.load(tmp_path / "small.engine").metadata["refittable"] is False
 
 
 # ---- the model may be gone ----------------------------------------------------------------------------------------------

@@ -65,11 +65,7 @@ def make_refittable(
         calibration=None if data is None else replace(data, data=(), cache=None), _largest=None,
     )  # fmt: skip
     here = not why_not_executable()
-    if not here:
-        report.notes.append(
-            f"note: the engine itself cannot be refitted: {capabilities().title} builds such engines only where it can "
-            "execute them, and here a refit of this module builds anew"
-        )
+    report.notes += _fixed(module, road, found) if here else [_builds_anew()]
     recipe = Recipe(
         options, converting, names, declared, [t.detach().clone() for t in example], structure, held, list(graph.input_names),
         graph.output_structure, [str(c) for c in graph.constraints], _floats(graph, call), list(road.lowered.folded),
@@ -94,6 +90,25 @@ def reopened(module: EdgeModule) -> Any:
 
 
 EdgeModule._reopen = staticmethod(reopened)
+
+
+def _builds_anew() -> str:
+    return (
+        f"note: the engine itself cannot be refitted: {capabilities().title} builds such engines only where it can execute "
+        "them, and here a refit of this module builds anew"
+    )
+
+
+def _fixed(module: EdgeModule, road: Road, found: Fingerprint) -> list[str]:
+    """A note on the weights for which TensorRT takes no new ones; numbers that are in no state dict are no matter."""
+    module._runner = module._make_runner()
+    can = refittable_weights(module._runner.engine)
+    held = {layer for layers in road.lowered.network.weights_by_name.values() for layer in layers}
+    names = [
+        f"{layer} ({role})" for (layer, role), tensor in found.weights.items()
+        if (layer, role) not in can and tensor.is_floating_point() and (tensor.numel() > 1 or layer in held)
+    ]  # fmt: skip
+    return [f"note: a refit that would change these is refused: {listed(names)}"] if names else []
 
 
 def _floats(graph: Graph, call: Call) -> dict[str, int]:

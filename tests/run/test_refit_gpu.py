@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 from support.gpu import FAST, needs_gpu
+from support.partition_models import Cut
 from support.raw_networks import PAIRS, read
 from support.refits import MODELS, first, image_net, trained
 from torch import nn
@@ -223,6 +224,15 @@ def test_refits_leave_no_memory_behind(net: nn.Module, engine: torch2edge.EdgeMo
     for _ in range(30):
         engine.refit(new)
     assert before - free() < 16 * 2**20
+
+
+def test_partitions() -> None:
+    net = Cut().eval().cuda()
+    x = torch.randn(2, 3, 8, 8, device="cuda")
+    made = torch2edge.convert(net, [x], fallback="torch", refittable=True, **FAST)
+    new = trained(net, 0.1)
+    made.refit(new)
+    assert gap(made, new, 2, 3, 8, 8) < 1e-4
 
 
 @pytest.mark.parametrize("pair", PAIRS)
