@@ -128,6 +128,8 @@ def test_only_api_and_the_command_know_the_stages():
         "partition_data",
         "placement",
         "prepare",
+        "recipe",
+        "refitting",
         "roads",
         "search",
         "verification",

@@ -103,6 +103,7 @@ class Capabilities:
     device_memory_v2: bool  # ICudaEngine.device_memory_size_v2 (10.1)
     hardware_compatibility: bool  # an engine can be built for other GPUs too; TensorRT-RTX has the names, and ignores them
     timing_cache: bool  # what a build measures can be kept (TensorRT-RTX measures nothing)
+    include_refit: bool  # a serialized engine stays refittable by a flag (SerializationFlag.INCLUDE_REFIT)
 
     @property
     def title(self) -> str:
@@ -153,6 +154,7 @@ def capabilities() -> Capabilities:
         device_memory_v2=hasattr(module.ICudaEngine, "device_memory_size_v2"),
         hardware_compatibility=not rtx,
         timing_cache=not rtx,
+        include_refit=hasattr(getattr(module, "SerializationFlag", None), "INCLUDE_REFIT"),
     )
 
 

@@ -78,6 +78,7 @@ def convert(
     input_names: Sequence[str] | None = None,
     output_names: Sequence[str] | None = None,
     keep_network: bool = False,
+    refittable: bool = False,
     fallback: str = "error",
     min_ops: int = MIN_OPS,
     onnx_exporter: str = "torchscript",
@@ -166,6 +167,7 @@ def convert(
             input_1, ... An input that no output needs has no place in the engine.
         output_names: the same for its outputs.
         keep_network: keep TensorRT's INetworkDefinition, and with it the weights, as the result's ``network``.
+        refittable: the result takes other weights later, without a build: ``model_trt.refit(model_or_state_dict)``.
         fallback: what to do with a model that does not convert as a whole: ``"error"`` names every op in the way;
             ``"onnx"`` takes the model through torch.onnx.export and TensorRT's parser; ``"torch"`` makes engines of the
             largest submodules that convert and leaves the rest in PyTorch, in a copy. For INT8 each of them is calibrated on
@@ -220,7 +222,7 @@ def convert(
         io_dtype=io_dtype, calibrator=calibrator, sparse=sparse, tf32=tf32, default_device_type=default_device_type,
         device_types=placed, dla_core=dla_core, gpu_fallback=gpu_fallback, dla_rewrites=dla_rewrites,
         dla_pools=dict(dla_pools or {}), fallback=fallback, onnx_exporter=onnx_exporter,
-        onnx_opset=onnx_opset, tolerance=tolerance, **builder,
+        onnx_opset=onnx_opset, tolerance=tolerance, refittable=refittable, **builder,
     )  # fmt: skip
     if without := options.without_dla():
         warnings.warn(without, DLAWarning, stacklevel=2)
@@ -236,7 +238,8 @@ def convert(
             "best": best, "sparse": sparse, "tf32": tf32,
             "default_device_type": default_device_type, "dla_core": dla_core, "gpu_fallback": gpu_fallback,
             "dla_rewrites": dla_rewrites, "dla_pools": dla_pools, "converters": converters, "keep_network": keep_network,
-            "cuda_graph": cuda_graph, "verify": verify, "tolerance": tolerance, "progress": progress, "cache_dir": cache_dir,
+            "cuda_graph": cuda_graph, "refittable": refittable, "verify": verify, "tolerance": tolerance, "progress": progress,
+            "cache_dir": cache_dir,
             **{name: getattr(options, name) for name in builder},
         }  # fmt: skip
         args, kwargs = fixed_inputs(model, inputs, kwargs, **shapes)
@@ -259,7 +262,7 @@ def convert(
         with clock("sizes"):
             verify_size_one(model, args, kwargs, traced, options, tolerance)
     call = Call(model, args, kwargs, data, line=progress)
-    todo = Todo(call, file, traced, converting, names, keep_network, cuda_graph, verify, clock, cache)
+    todo = Todo(call, file, traced, converting, names, keep_network, cuda_graph, verify, clock, cache, declared)
     if goal is None:
         return engine(options, todo)
     assert traced is not None

@@ -104,7 +104,8 @@ def _from(entry: Entry, cache: EngineCache, key: Key, work: Work, lowered: Calla
     report = Report.from_dict(entry.metadata["report"])
     checked = bool(report.checked_by) and report.tolerance <= limit_of(work.options, report.precision)
     check = work.verify and not checked
-    needed = check or work.keep_network or _trt.why_not_executable()  # the reference executor computes the network
+    here = not _trt.why_not_executable()  # else the reference executor computes the network
+    needed = check or work.keep_network or work.options.refittable or not here
     try:
         module = work.finish(lowered() if needed else None, entry, check)
     except VerificationError:

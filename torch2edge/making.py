@@ -24,10 +24,12 @@ from .lower import OnnxFile, Registry
 from .options import Options
 from .placement import prepare_dla, truth
 from .prepare import Call, Prepared
+from .refitting import make_refittable
 from .report import Report
 from .roads import Kept, Road, configure, network
 from .run import EdgeModule
 from .run.engine_file import FORMAT
+from .shapes import Dynamic
 from .sparsity import sparsity_note
 from .verification import by_reference, verify_module
 
@@ -48,6 +50,7 @@ class Todo:
     verify: bool
     clock: Clock
     cache: EngineCache | None
+    declared: Dynamic
 
 
 def engine(options: Options, todo: Todo) -> EdgeModule:
@@ -79,6 +82,8 @@ def _finished(options: Options, todo: Todo, road: Road | None, entry: Entry | No
         module.enable_cuda_graph()
     if todo.keep_network and road:
         module.network, module._kept = road.session.network, Kept(call, road, options, todo.converting, todo.names)
+    if options.refittable and road:
+        make_refittable(module, report, call, road, todo.converting, todo.names, todo.declared)
     if check and road:
         report.tolerance = limit_of(options, report.precision)
         with clock("check"):

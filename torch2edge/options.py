@@ -17,11 +17,12 @@ __all__ = ["CALIBRATORS", "DLA_POOLS", "FALLBACKS", "ONNX_EXPORTERS", "PRECISION
 
 PRECISIONS = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16, "int8": torch.int8}
 
-FLAGS = ("fp16", "bf16", "int8", "sparse", "tf32", "gpu_fallback", "dla_rewrites")
+FLAGS = ("fp16", "bf16", "int8", "sparse", "tf32", "gpu_fallback", "dla_rewrites", "refittable")
 IO_DTYPES = (torch.float32, torch.float16, torch.bfloat16)
 CALIBRATORS = ("pytorch", "tensorrt")
 FALLBACKS = ("error", "onnx", "torch")
 ONNX_EXPORTERS = ("torchscript", "dynamo")
+PARSED = "of a network that TensorRT's ONNX parser made nobody knows which weights are whose; leave refittable out"
 
 
 class DLAWarning(UserWarning):
@@ -55,6 +56,7 @@ class Options(BuilderOptions):
     onnx_exporter: str = "torchscript"
     onnx_opset: int | None = None
     tolerance: float | None = None
+    refittable: bool = False
 
     def __post_init__(self) -> None:
         for name in FLAGS:
@@ -68,6 +70,7 @@ class Options(BuilderOptions):
         self._check_fallback()
         self._check_dla()
         self._check_precision()
+        self._check_refittable()
 
     # ---- precision --------------------------------------------------------------------------------------------------
 
@@ -124,6 +127,8 @@ class Options(BuilderOptions):
             raise ConfigError(
                 f"{road}: dla_rewrites changes the traced model's ops, and here TensorRT's parser makes the layers"
             )
+        if self.refittable:
+            raise ConfigError(f"{road}: refittable=True: {PARSED}")
         if self.io_dtype is not None:
             raise ConfigError(
                 f"{road}: a network that TensorRT's parser made keeps the ONNX model's dtypes; leave io_dtype out"
@@ -177,6 +182,22 @@ class Options(BuilderOptions):
                 raise ConfigError(
                     "calibrator='tensorrt': TensorRT calibrates weakly typed networks only; add strongly_typed=False"
                 )
+
+    def _check_refittable(self) -> None:
+        if not self.refittable:
+            return
+        if self.wants_dla():
+            raise ConfigError(
+                f"refittable=True: what runs on a DLA cannot be refitted, and the DLA is asked for "
+                f"({', '.join(self.wants_dla())}). Leave one of them out"
+            )
+        if self.fallback == "onnx":
+            raise ConfigError("refittable=True: " + PARSED)
+        if self.uses("int8") and not self.strong:
+            raise ConfigError(
+                f"refittable=True with int8: a weakly typed network ({capabilities().title}) holds INT8 weights in scales "
+                "that TensorRT chose when it built the engine. Use fp16=True, or fake quantization in the model without int8"
+            )
 
     def _check_fallback(self) -> None:
         for name, known in (("fallback", FALLBACKS), ("onnx_exporter", ONNX_EXPORTERS)):

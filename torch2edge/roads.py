@@ -39,6 +39,7 @@ class Road:
     session: BuildSession
     notes: list[str] = field(default_factory=list)
     computed: Graph | None = None  # what the network computes, where precisions made another graph of it
+    wide: frozenset[int] = frozenset()  # see ``Call.wide``
 
     @property
     def network_graph(self) -> Graph:
@@ -138,12 +139,12 @@ def network(
         prepared = prepared or prepare(graph, options, converting, call)
         lowered = lower(
             prepared.graph, session.network, converting, names=names_of(model) | prepared.names, device_of=options.device_of,
-            **names,
+            may_fold=call.may_fold, **names,
         )  # fmt: skip
         lowered.folded = [*prepared.folded, *lowered.folded]
         session.quantize(lowered.network, lowered.tensor_names, prepared.ranges, has_quantizers(prepared.graph))
         notes = [*prepared.notes, *_calibrator(graph, lowered, session, call)]
-        return Road(graph, lowered, session, notes, prepared.graph)
+        return Road(graph, lowered, session, notes, prepared.graph, prepared.wide)
     except (UnsupportedOpError, ConversionError) as refused:
         if options.fallback != "onnx":
             raise

@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from .._trt import capabilities, clear_errors, dla_cores, last_errors, members, trt
+from .._trt import capabilities, clear_errors, dla_cores, last_errors, members, trt, why_not_executable
 from ..builder_options import BuilderOptions
 from ..errors import ConfigError
 from ..options import Options
@@ -30,6 +30,8 @@ def configure(config: Any, options: Options, gpus: Sequence[str]) -> None:
     set_flag(config, "TF32", options.tf32)
     if options.sparse:
         set_flag(config, "SPARSE_WEIGHTS", True)
+    if options.refittable and not why_not_executable():
+        set_flag(config, "REFIT", True)
     for name in options.builder_flags:
         flag = members("BuilderFlag")[name]
         config.set_flag(flag)

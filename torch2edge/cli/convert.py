@@ -76,6 +76,7 @@ def add_convert(commands: Any, common: argparse.ArgumentParser) -> None:
     how.add_argument("--best", action="store_true", help="weakly typed TensorRT: every precision, the fastest of each layer")
     how.add_argument("--sparse", action="store_true", help="allow kernels for weights in the 2:4 pattern")
     how.add_argument("--tf32", action="store_true", help="allow TF32 in float32 products")
+    how.add_argument("--refittable", action="store_true", help="the engine takes other weights later: EdgeModule.refit")
     how.add_argument("--fallback", choices=FALLBACKS, default="error",
                      help="for a model that does not convert: error, onnx (torch.onnx.export, TensorRT's parser), or torch "
                           "(engines for what converts, PyTorch for the rest)")  # fmt: skip
@@ -160,7 +161,7 @@ def _run(arguments: argparse.Namespace) -> int:
                 model, inputs, dynamic=axes, dims=dims, fp16=arguments.fp16, bf16=arguments.bf16, int8=arguments.int8,
                 calibration=calibration, calibrator=arguments.calibrator,
                 io_dtype=PRECISIONS.get(arguments.io_dtype), precisions=dict(arguments.precision), best=arguments.best,
-                sparse=arguments.sparse, tf32=arguments.tf32,
+                sparse=arguments.sparse, tf32=arguments.tf32, refittable=arguments.refittable,
                 device_types=device_types, default_device_type=default, dla_core=arguments.dla_core,
                 gpu_fallback=not arguments.no_gpu_fallback, dla_rewrites=arguments.dla_rewrites,
                 **builder_options(arguments), fallback=arguments.fallback,

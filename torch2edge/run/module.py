@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import copy
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
+from torch import nn
 
-from ..errors import EngineFileError, ExecutionError, InputError
+from ..errors import ConfigError, EngineFileError, ExecutionError, InputError
 from ..report import Report
 from ..structure import flatten, same, text, unflatten
 from .engine_file import check_built_for_here, describe, pack, unpack, write
@@ -20,6 +21,7 @@ from .sizes import Sizes
 __all__ = ["EdgeModule", "ReferenceWarning"]
 
 _is_compiling = torch.compiler.is_compiling
+Refit = Callable[["EdgeModule", Any, tuple[Any, Any], bool], "EdgeModule"]
 
 
 class EdgeModule(Running):
@@ -41,6 +43,8 @@ class EdgeModule(Running):
 
     network: Any = None
     _kept: Any = None  # what the network needs to stay alive
+    _refit: Refit | None = None  # after ``convert(..., refittable=True)``
+    _reopen: Callable[[EdgeModule], Refit | None]  # what refits a loaded one: refitting.py's, which knows all stages
 
     def __init__(
         self, plan: bytes = b"", metadata: Mapping[str, Any] | None = None, *, fallback: Fallback | None = None
@@ -53,6 +57,7 @@ class EdgeModule(Running):
         self._plan, self.metadata = plan, metadata
         self._sizes: Sizes | None = None
         self._start_anew()
+        self._refit = None
         if not metadata:
             return
         self._signature = Signature(metadata)
@@ -123,6 +128,60 @@ class EdgeModule(Running):
             raise InputError(f"out= is {text(structure)}, but the module gives {text(wanted)}")
         return tensors
 
+    # ---- other weights ----------------------------------------------------------------------------------------------
+
+    def refit(
+        self, weights: nn.Module | Mapping[str, Any], inputs: Any = None, kwargs: Mapping[str, Any] | None = None, *,
+        verify: bool = True,
+    ) -> None:  # fmt: skip
+        """Take the weights of another model, without a build, after ``convert(..., refittable=True)``.
+
+        All that was computed of parameters when the engine was built is computed of the new ones: folded batch norms, halves,
+        scales of INT8 weights. The ranges of activations in INT8 stay. Calls that run meanwhile get the old weights; the new
+        engine is made beside the old one, so there must be GPU memory for both. When this fails, all is as it was.
+
+        Args:
+            weights: a model like the one that was converted, in eval mode; or a state dict for a copy of that one. What is in
+                no state dict is as it was when the model was converted, which need not exist any more. A module that was
+                loaded from a file takes a model only.
+            inputs: example inputs in the place of those of the conversion; a module that was loaded has none.
+            kwargs: the keyword inputs.
+            verify: compare with the model on fresh random inputs, as ``convert`` does.
+
+        Raises:
+            ConfigError: the module cannot be refitted; the model is another one; or a weight changed that the engine cannot
+                be given, or whose new values no longer fit the engine's kernels; with names.
+            ExecutionError: TensorRT fails.
+            InputError: the example does not fit the engine, or is missing.
+            VerificationError: the outputs are not those of the new model.
+            Torch2EdgeError: the model cannot be converted any more, see ``convert``.
+        """
+        self._become(self.refitted(weights, inputs, kwargs, verify=verify))
+
+    def refitted(
+        self, weights: nn.Module | Mapping[str, Any], inputs: Any = None, kwargs: Mapping[str, Any] | None = None, *,
+        verify: bool = True,
+    ) -> EdgeModule:  # fmt: skip
+        """A module of its own with other weights, while this one stays as it is; the rest as for ``refit``."""
+        if self._refit is None:
+            self._refit = self._reopen(self)
+        if self._refit is None:
+            raise ConfigError(
+                "this EdgeModule cannot be refitted: convert with refittable=True, and where TensorRT executes if the "
+                "engine is to be refitted when it was saved and loaded. (One with converters= only before.)"
+            )
+        return self._refit(self, weights, (inputs, kwargs), verify)
+
+    def _become(self, new: EdgeModule) -> None:
+        """Take the engine of ``new``, whose inputs and outputs are the same."""
+        with self._lock:
+            old, self._runners = self._runners, new._runners if not self._graphs and self._memory is None else {}
+            self._profiles, self._quick = {}, None
+            self._plan, self.metadata, self._fallback = new._plan, new.metadata, new._fallback
+            self.network, self._kept = new.network, new._kept
+        if old:
+            torch.cuda.synchronize()  # its execution contexts may still be at work
+
     # ---- saving -----------------------------------------------------------------------------------------------------
 
     def save(self, path: str | os.PathLike[str]) -> None:
@@ -158,6 +217,7 @@ class EdgeModule(Running):
         made = EdgeModule(self._plan, copy.deepcopy(self.metadata, memo), fallback=self._fallback)
         for name in SETTINGS:
             setattr(made, name, getattr(self, name))
+        made._refit = self._refit
         return made
 
     def __reduce__(self) -> Any:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import json
 import os
@@ -14,13 +15,14 @@ import torch
 from torch import nn
 
 from ..cut import Plan
-from ..errors import EngineFileError, InputError
+from ..errors import ConfigError, EngineFileError, InputError
 from ..report import CheckRow, Report, check_table
 from .module import EdgeModule
 
 __all__ = ["Part", "PartitionReport", "PartitionWarning", "PartitionedModule"]
 
 FORMAT = 1  # of the extra state
+REFITTED = "note: refitted: each engine was compared with its submodule, the whole with nothing"
 
 
 class PartitionWarning(UserWarning):
@@ -191,6 +193,45 @@ class PartitionedModule(_StandsFor):
         """What the original model gives."""
         return self.module(*args, **kwargs)
 
+    def refit(self, model: nn.Module, *, verify: bool = True) -> None:
+        """Take the weights of another model: engines and PyTorch, after ``convert(..., fallback="torch", refittable=True)``.
+
+        When this fails, all is as it was. There must be memory for the new engines beside the old ones.
+
+        Args:
+            model: like the one that was converted, in eval mode.
+            verify: compare each engine with its submodule on fresh random inputs; the whole is not compared.
+
+        Raises:
+            ConfigError: an engine cannot be refitted, or the model is another one; see ``EdgeModule.refit``.
+            VerificationError: the outputs of an engine are not those of its submodule.
+        """
+        if not_made := [path for path, part in self._parts.items() if part.edge_engine._refit is None]:
+            raise ConfigError(
+                f"refit: the engines of {', '.join(not_made)} cannot be refitted: they were converted without "
+                "refittable=True, or loaded"
+            )
+        self._check_state(model.state_dict())
+        new = {path: part.edge_engine.refitted(model.get_submodule(path), verify=verify) for path, part in self._parts.items()}
+        with self._originals():
+            self.module.load_state_dict(model.state_dict())
+        for path, engine in new.items():
+            self._parts[path].edge_engine._become(engine)
+            if self._report is not None and engine.report is not None:
+                self._report.engines[path] = engine.report
+        if self._report is not None:
+            self._report.check = []  # it was of the old weights
+            self._report.notes = [n for n in self._report.notes if n != REFITTED] + [REFITTED]
+
+    def _check_state(self, state: Mapping[str, Any]) -> None:
+        with self._originals():
+            own = {name: getattr(t, "shape", None) for name, t in self.module.state_dict().items()}
+        given = {name: getattr(t, "shape", None) for name, t in state.items()}
+        if other := [name for name in dict.fromkeys([*own, *given]) if own.get(name, 0) != given.get(name, 0)]:
+            raise ConfigError(
+                f"refit: the model has other parameters or buffers than the converted one: {', '.join(other[:5])}"
+            )
+
     @property
     def report(self) -> PartitionReport | None:
         """The cut, the check, and how many calls ran in PyTorch so far; None until a state dict is loaded."""
@@ -241,9 +282,16 @@ class PartitionedModule(_StandsFor):
         self._install({path: EdgeModule() for path in data["engines"]})
         self._report = PartitionReport.from_dict(data["report"]) if data["report"] else None
 
+    @contextlib.contextmanager
+    def _originals(self) -> Iterator[None]:
+        """The copy as it was before engines were put in."""
+        self._replace({id(part): part.edge_original for part in self._parts.values()})
+        try:
+            yield
+        finally:
+            self._replace({id(part.edge_original): part for part in self._parts.values()})
+
     def _paths(self) -> set[str]:
         """Paths of the copy's submodules, as they were before engines were put in."""
-        self._replace({id(part): part.edge_original for part in self._parts.values()})
-        found = {path for path, _ in self.module.named_modules()}
-        self._replace({id(part.edge_original): part for part in self._parts.values()})
-        return found
+        with self._originals():
+            return {path for path, _ in self.module.named_modules()}
