@@ -5,10 +5,10 @@ from __future__ import annotations
 import copy
 import statistics
 import warnings
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import asdict, dataclass, field
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import nn
@@ -256,19 +256,18 @@ class _Rival:
 
 def _rivals(
     module: nn.Module, model: nn.Module, device: torch.device, settings: Settings
-) -> Iterator[tuple[str, nn.Module, bool]]:
-    """Name, module and whether to capture it, of the forms to compare with; not of the one that is measured anyway."""
+) -> Iterator[tuple[str, Callable[[], nn.Module], bool]]:
+    """Name, what makes the module, and whether to capture it, of the forms to compare with but the one that is measured."""
     here = model
     if _other_device(model, device):
         here = copy.deepcopy(model).to(device)
     dtype = next((p.dtype for p in here.parameters() if p.is_floating_point()), torch.float32)
     kind = f"PyTorch {str(dtype).removeprefix('torch.')}"
     if model is not module or settings.cuda_graph:
-        yield f"{kind}, eager", here, False
-    compiled: Any = torch.compile(here)
-    yield f"{kind}, torch.compile", compiled, False
+        yield f"{kind}, eager", lambda: here, False
+    yield f"{kind}, torch.compile", lambda: cast("nn.Module", torch.compile(here)), False
     if device.type == "cuda" and (model is not module or not settings.cuda_graph):
-        yield f"{kind}, CUDA graph", here, True
+        yield f"{kind}, CUDA graph", lambda: here, True
 
 
 def _other_device(model: nn.Module, device: torch.device) -> bool:
@@ -276,14 +275,16 @@ def _other_device(model: nn.Module, device: torch.device) -> bool:
 
 
 def _begun(
-    forms: Iterable[tuple[str, nn.Module, bool]], call: Call, device: torch.device, settings: Settings, stack: ExitStack
+    forms: Iterable[tuple[str, Callable[[], nn.Module], bool]], call: Call, device: torch.device, settings: Settings,
+    stack: ExitStack,
 ) -> list[_Rival]:  # fmt: skip
     """Each form, warm; or why it does not run."""
     rivals = []
-    for name, model, capture in forms:
+    for name, make, capture in forms:
         rival = _Rival(name)
         rivals.append(rival)
         try:
+            model = make()
             contender = contender_of(name, model, *_cast(model, *call), device, settings, capture)
             stack.callback(contender.close)
             contender.warm_up(settings.warmup)

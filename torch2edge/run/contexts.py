@@ -13,7 +13,7 @@ from .._trt import capabilities, context_without_memory, device_memory_size, giv
 from ..errors import ExecutionError
 from .memory import SharedMemory
 
-__all__ = ["Context", "Contexts", "Shapes"]
+__all__ = ["Context", "Contexts", "Shapes", "output_shape"]
 
 Shapes = tuple[tuple[int, ...], ...]
 
@@ -138,6 +138,26 @@ class Contexts:
             with contextlib.suppress(IndexError):
                 return contexts.pop(0)
         return None
+
+
+def output_shape(context: Any, name: str, shapes: Shapes) -> tuple[int, ...]:
+    """The shape of an output of an IExecutionContext that was told the shapes of its inputs.
+
+    ``infer_shapes`` is not asked: its binding of 8.6.0 ends the process where it finds an error.
+
+    Raises:
+        ExecutionError: the inputs do not fit together, or the size hangs on values.
+    """
+    try:
+        shape = tuple(context.get_tensor_shape(name))
+    except ValueError:  # a rank of -1
+        shape = (-1,)
+    if any(size < 0 for size in shape):
+        raise ExecutionError(
+            f"TensorRT cannot tell the shape of {name} for inputs of the shapes {', '.join(map(str, shapes))}: "
+            + ("; ".join(last_errors(2)) or "it gives no reason")
+        )
+    return shape
 
 
 def _no_context(engine: Any) -> str:

@@ -9,6 +9,7 @@ import torch
 
 from .._trt import carried, last_errors, trt
 from ..errors import ExecutionError
+from .contexts import output_shape
 from .module import EdgeModule
 from .runner import Runner
 
@@ -87,10 +88,9 @@ def _bind(context: Any, module: EdgeModule, tensors: Sequence[torch.Tensor], dyn
                     f"TensorRT refused the shape {tuple(tensor.shape)} of {name}: {'; '.join(last_errors(2))}"
                 )
             context.set_tensor_address(name, kept[-1].data_ptr())
-    if dynamic and (missing := context.infer_shapes()):
-        raise ExecutionError(f"TensorRT cannot tell all shapes: {', '.join(missing)}: {'; '.join(last_errors(2))}")
+    shapes = tuple(tuple(t.shape) for t in tensors)
     for name, dtype, shape in _outputs(module):
-        sizes = tuple(context.get_tensor_shape(name)) if dynamic else shape
+        sizes = output_shape(context, name, shapes) if dynamic else shape
         kept.append(torch.empty(sizes, dtype=carried(dtype), device="cuda"))
         kept[-1] = kept[-1] if kept[-1].numel() else torch.empty(1, device="cuda")  # no null addresses
         context.set_tensor_address(name, kept[-1].data_ptr())

@@ -232,10 +232,6 @@ def _tell_shapes(context: Any, shapes: Mapping[str, tuple[int, ...]], origin: st
     for name, shape in shapes.items():
         if not context.set_input_shape(name, shape):
             raise ExecutionError(f"TensorRT refused the shape {shape} of {name} in {origin}: " + "; ".join(last_errors(2)))
-    if missing := context.infer_shapes():
-        raise ExecutionError(
-            f"TensorRT cannot tell all shapes of {origin}: {', '.join(missing)}: " + "; ".join(last_errors(2))
-        )
 
 
 def _shape(source: Any, name: str, origin: str) -> tuple[int, ...]:

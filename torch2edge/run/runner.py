@@ -11,7 +11,7 @@ import torch
 
 from .._trt import capabilities, carried, clear_errors, last_errors, load_plugins, logger, trt, why_not_executable
 from ..errors import ExecutionError, InputError
-from .contexts import Context, Contexts, Shapes
+from .contexts import Context, Contexts, Shapes, output_shape
 from .detour import Detour
 from .memory import SharedMemory
 
@@ -237,11 +237,7 @@ class Runner:
             if not context.set_input_shape(name, shape):
                 raise ExecutionError(f"TensorRT refused the shape {shape} of {name}: " + "; ".join(last_errors(2)))
         if shapes not in self._templates:
-            if shapes and (missing := context.infer_shapes()):
-                raise ExecutionError(f"TensorRT cannot tell all shapes: {', '.join(missing)}: " + "; ".join(last_errors(2)))
-            asked = [tuple(context.get_tensor_shape(n)) if shapes else shape for n, _, shape in self.outputs]
-            if any(size < 0 for shape in asked for size in shape):
-                raise ExecutionError(f"TensorRT does not know the outputs' shapes before the call: {asked}")
+            asked = [output_shape(context, n, shapes) if shapes else shape for n, _, shape in self.outputs]
             if len(self._templates) >= SHAPES:
                 self._templates.pop(next(iter(self._templates)))
             self._templates[shapes] = [self._spread(d, shape) for (_, d, _), shape in zip(self.outputs, asked)]
