@@ -180,6 +180,7 @@ def test_nothing_holds_the_model_or_its_weights() -> None:
     state = trained(model).state_dict()
     engine = torch2edge.convert(model, [torch.randn(2, 3, 8, 8)], refittable=True, verify=False)
     engine._fallback = None  # as where TensorRT executes; it holds the network
+    assert all(t.is_meta for t in engine._refit.args[0].skeleton._model.state_dict().values())
     gone = [weakref.ref(model), *(weakref.ref(p) for p in model.parameters())]
     del model
     gc.collect()

@@ -14,6 +14,7 @@ from torch import nn
 import torch2edge
 from torch2edge import ConfigError, TraceError, VerificationError
 from torch2edge._trt import why_not_executable
+from torch2edge.roads import configure
 
 pytestmark = [
     pytest.mark.skipif(not why_not_executable(), reason="here TensorRT executes: tests/run/test_refit_gpu.py has its tests"),
@@ -220,6 +221,17 @@ def test_options_that_cannot_be_refitted(net: nn.Module) -> None:
         torch2edge.convert(net, [x], refittable=True, fallback="onnx")
     with pytest.raises(ConfigError, match="refittable is 1"):
         torch2edge.convert(net, [x], refittable=1)  # type: ignore[arg-type]
+
+
+def test_the_builder_is_told_once(net: nn.Module) -> None:
+    """Of an engine out of a cache it was not, and then a refit has to compare with a network that was."""
+    dynamic = {0: {0: (1, 2, 4)}}
+    engine = torch2edge.convert(net, [torch.randn(2, 3, 8, 8)], dynamic=dynamic, refittable=True, keep_network=True)
+    road = engine._kept.road
+    assert road.configured
+    assert road.session.config.num_optimization_profiles == 1
+    assert configure(road, "fp32") == ""
+    assert road.session.config.num_optimization_profiles == 1
 
 
 def test_a_trace_that_fails(engine: torch2edge.EdgeModule, net: nn.Module) -> None:

@@ -57,6 +57,7 @@ def make_refittable(
         report: of the build, before the check; it gets a note where the engine cannot be refitted.
     """
     example, structure = flatten_call(call.args, call.kwargs)
+    configure(road, precision_of(road.network_graph, road.session.options))  # of an engine out of a cache it was not
     graph, options, found = road.graph, road.session.options, fingerprint(road.session.network)
     data = call.calibration
     held = replace(
@@ -65,7 +66,8 @@ def make_refittable(
         calibration=None if data is None else replace(data, data=(), cache=None), _largest=None,
     )  # fmt: skip
     here = not why_not_executable()
-    report.notes += _fixed(module, road, found) if here else [_builds_anew()]
+    told = _fixed(module, road, found) if here else [_builds_anew()]
+    report.notes += [note for note in told if note not in report.notes]
     recipe = Recipe(
         options, converting, names, declared, [t.detach().clone() for t in example], structure, held, list(graph.input_names),
         graph.output_structure, [str(c) for c in graph.constraints], _floats(graph, call), list(road.lowered.folded),

@@ -40,6 +40,7 @@ class Road:
     notes: list[str] = field(default_factory=list)
     computed: Graph | None = None  # what the network computes, where precisions made another graph of it
     wide: frozenset[int] = frozenset()  # see ``Call.wide``
+    configured: bool = False  # the builder was told
 
     @property
     def network_graph(self) -> Graph:
@@ -192,7 +193,7 @@ def _check_parsed(options: Options, call: Call, road: str) -> None:
 
 
 def configure(road: Road, precision: str) -> str:
-    """Tell the builder the devices, sizes and precisions of a filled network.
+    """Tell the builder the devices, sizes and precisions of a filled network, once.
 
     Args:
         precision: what ``account.precision`` says of the network.
@@ -200,6 +201,9 @@ def configure(road: Road, precision: str) -> str:
     Returns:
         A note for the report, or "".
     """
+    if road.configured:
+        return ""
+    road.configured = True
     session, layers = road.session, road.lowered.network.layers
     session.weight_bytes = road.lowered.network.weight_bytes
     session.place(layers)

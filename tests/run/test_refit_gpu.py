@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import gc
+import inspect
 import threading
 from pathlib import Path
 
@@ -112,6 +113,22 @@ def test_a_half_model() -> None:
     new = trained(model)
     engine.refit(new)
     assert gap(engine, new, 2, 3, 8, 8, dtype=torch.float16) < 1e-2
+
+
+@pytest.mark.skipif("cache_dir" not in inspect.signature(torch2edge.convert).parameters, reason="no cache of engines yet")
+@pytest.mark.parametrize("half", [False, True])
+def test_an_engine_out_of_a_cache(tmp_path: Path, half: bool) -> None:
+    """TensorRT is told the precisions of layers when an engine is built; of one from the cache it is not."""
+    model = image_net().eval().cuda()
+    model = model.half() if half else model
+    x = torch.randn(2, 3, 8, 8, device="cuda", dtype=torch.float16 if half else torch.float32)
+    for _ in range(2):
+        engine = torch2edge.convert(model, [x], refittable=True, cache_dir=tmp_path, **FAST)
+    report, new = engine.report, trained(model)
+    assert report is not None
+    assert len(set(report.notes)) == len(report.notes)
+    engine.refit(new)
+    assert gap(engine, new, 2, 3, 8, 8, dtype=x.dtype) < (1e-2 if half else 1e-4)
 
 
 def test_dynamic_shapes(net: nn.Module) -> None:
