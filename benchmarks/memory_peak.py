@@ -1,6 +1,6 @@
 """The host's memory that a conversion takes at its peak, beside what TensorRT's builder takes alone for the same network.
 
-    python benchmarks/memory_peak.py [--models mlp-400 vit_b_16] [--precisions fp32 fp16] [--out benchmarks/results]
+    python benchmarks/memory_peak.py [--models mlp-400 ...] [--precisions fp32 fp16] [--level 3] [--out benchmarks/results]
 
 Three processes a row, each with TensorRT's libraries loaded by a small conversion first: ``convert`` is the peak of resident
 memory during ``torch2edge.convert(model, [x], verify=False)``, ``checked`` that with the check (by the reference executor if
@@ -38,6 +38,12 @@ STATUS = Path("/proc/self/status")
 PRECISIONS = {"fp32": {}, "fp16": {"fp16": True}}
 
 
+def _options(precision: str, level: int) -> dict[str, Any]:
+    """Of a conversion; cuBLAS and cuDNN are left out where they can be, for the GPU machine of CI has stubs of them."""
+    sources = {"tactic_sources": 0} if capabilities().tactic_sources else {}
+    return {**PRECISIONS[precision], "optimization_level": level, **sources}
+
+
 def model_of(name: str) -> tuple[nn.Module, torch.Tensor]:
     """``mlp-400``: linear layers of 4096 x 4096, about so many MB of weights; or a classifier of torchvision. And an input."""
     torch.manual_seed(0)
@@ -67,15 +73,15 @@ def _start() -> float:
 
 def _prepared(name: str) -> tuple[nn.Module, torch.Tensor]:
     warnings.simplefilter("ignore")
-    torch2edge.convert(nn.Sequential(nn.Linear(8, 8), nn.ReLU()).eval(), [torch.randn(1, 8)])
+    torch2edge.convert(nn.Sequential(nn.Linear(8, 8), nn.ReLU()).eval(), [torch.randn(1, 8)], **_options("fp32", 0))
     return model_of(name)
 
 
-def convert_peak(name: str, precision: str, verify: bool) -> dict[str, float]:
+def convert_peak(name: str, precision: str, level: int, verify: bool) -> dict[str, float]:
     """Peak of a conversion over what was there before, MiB."""
     model, x = _prepared(name)
     before = _start()
-    module = torch2edge.convert(model, [x], verify=verify, **PRECISIONS[precision])
+    module = torch2edge.convert(model, [x], verify=verify, **_options(precision, level))
     peak = _mib("VmHWM") - before
     assert module.report is not None
     host = module.report.memory.host or 0
@@ -83,10 +89,10 @@ def convert_peak(name: str, precision: str, verify: bool) -> dict[str, float]:
     return {"peak": peak, "reported": host / 2**20, "weights": weights, "engine": module.report.engine_bytes / 2**20}
 
 
-def builder_peak(name: str, precision: str) -> dict[str, float]:
+def builder_peak(name: str, precision: str, level: int) -> dict[str, float]:
     """Peak of TensorRT's build_serialized_network alone, over what was there before it, MiB."""
     model, x = _prepared(name)
-    options = Options(**PRECISIONS[precision])
+    options = Options(**_options(precision, level))
     graph = graph_of(model, [x], {}, registry())
     road = network(Call(model, [x], {}), None, graph, options, registry(), {})
     configure(road, precision_of(road.network_graph, options))
@@ -105,11 +111,11 @@ def _child(call: str) -> dict[str, float]:
     return dict(json.loads(result.stdout.splitlines()[-1]))
 
 
-def measured(name: str, precision: str) -> dict[str, Any]:
+def measured(name: str, precision: str, level: int = 3) -> dict[str, Any]:
     """A row."""
-    convert = _child(f"convert_peak({name!r}, {precision!r}, False)")
-    checked = _child(f"convert_peak({name!r}, {precision!r}, True)")
-    alone = _child(f"builder_peak({name!r}, {precision!r})")
+    convert = _child(f"convert_peak({name!r}, {precision!r}, {level}, False)")
+    checked = _child(f"convert_peak({name!r}, {precision!r}, {level}, True)")
+    alone = _child(f"builder_peak({name!r}, {precision!r}, {level})")
     beyond = (convert["peak"] - alone["peak"]) / convert["weights"]
     row = {
         "weights": convert["weights"], "engine": convert["engine"], "convert": convert["peak"],
@@ -123,9 +129,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--models", nargs="+", default=["mlp-400", "vit_b_16", "resnet50"])
     parser.add_argument("--precisions", nargs="+", choices=list(PRECISIONS), default=list(PRECISIONS))
+    parser.add_argument("--level", type=int, default=3, choices=range(6), help="the builder's optimization level")
     parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results")
     args = parser.parse_args()
-    rows = [measured(name, precision) for name in args.models for precision in args.precisions]
+    rows = [measured(name, precision, args.level) for name in args.models for precision in args.precisions]
     head = ["model", "precision", "weights", "engine", "convert", "checked", "tensorrt", "beyond"]
     print("  ".join(f"{h:>10}" for h in head))
     for row in rows:
