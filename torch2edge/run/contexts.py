@@ -42,6 +42,12 @@ class Context:
         self._alone = alone
         self.moved(stream)
 
+    def written(self, shapes: Shapes) -> list[torch.Tensor]:
+        """The outputs of its last call for ``outputs="reuse"``, which had inputs of these shapes."""
+        assert self.kept is not None
+        assert self.kept[0] == shapes
+        return self.kept[1]
+
     def moved(self, stream: torch.cuda.Stream) -> None:
         """It is to work on ``stream`` from now on."""
         self.stream = stream

@@ -15,7 +15,7 @@ from .._trt import clear_errors, last_errors, trt
 from ..errors import ExecutionError
 from . import driver
 from .contexts import Context, Shapes
-from .runner import Outputs, Runner, on
+from .runner import Outputs, Runner, check_out, on
 
 __all__ = ["GRAPHS", "GraphRunner", "GraphWarning", "why_not_capturable"]
 
@@ -128,6 +128,7 @@ class GraphRunner:
     def __init__(self, runner: Runner, refused: str = "", most: int = GRAPHS) -> None:
         self.runner, self._most = runner, most
         self.index, self.engine, self.context, self.taken = runner.index, runner.engine, runner.context, runner.taken
+        self.outputs_for, self.casts, self.given = runner.outputs_for, runner.casts, runner.given
         self._idle: dict[Key, list[_Captured]] = {}
         self._used: OrderedDict[Key, None] = OrderedDict()
         self._lock = threading.Lock()
@@ -173,7 +174,10 @@ class GraphRunner:
     ) -> list[torch.Tensor]:
         """See ``Runner.__call__``."""
         with on(self.index):
-            return self.launch(*self.taken(tensors, profile), profile, reuse, out)
+            ready, addresses, shapes = self.taken(tensors, profile)
+            if out is not None:
+                check_out(out, self.runner.outputs_for(shapes, profile), [dtype for _, dtype, _ in self.runner.outputs])
+            return self.launch(ready, addresses, shapes, profile, reuse, out)
 
     def launch(
         self, tensors: Sequence[torch.Tensor], addresses: list[int], shapes: Shapes, profile: int | None, reuse: bool = False,
@@ -237,7 +241,9 @@ class GraphRunner:
         (raw, shapes), runner, stream = key, self.runner, torch.cuda.current_stream()
         inputs = [t.clone(memory_format=torch.contiguous_format) for t in tensors]
         held = runner.contexts.new(stream, profile, own_memory=True)
-        outputs = runner.run_with(held, raw, [t.data_ptr() for t in inputs], shapes, reuse=True)  # sets the context up, too
+        where = [t.data_ptr() for t in inputs]
+        runner.launch(inputs, where, shapes, profile, reuse=True, own=held)  # sets the context up, too
+        outputs = held.written(shapes)
         expected = [t.clone() for t in outputs]
         if not all(t.numel() for t in outputs):
             raise driver.CudaError("an output has no elements")

@@ -8,11 +8,15 @@ from typing import Any
 import torch
 
 from .._trt import carried
+from .contexts import Shapes
 from .graphs import GraphRunner
 from .runner import ALIGNMENT, Runner
 from .signature import Signature
 
-__all__ = ["Quick"]
+__all__ = ["Quick", "Ready"]
+
+Ready = tuple[Sequence[torch.Tensor], list[int], Shapes, int | None]
+"""The tensors that the engine takes, their addresses, their shapes where those vary (else ()), the optimization profile."""
 
 
 class Quick:
@@ -25,7 +29,7 @@ class Quick:
     """
 
     def __init__(self, signature: Signature, runner: Runner | GraphRunner, profiles: dict[Any, int | None]) -> None:
-        self._launch, self.index = runner.launch, runner.index
+        self.launch, self.index = runner.launch, runner.index
         self._profiles = profiles
         self._dtypes = [dtype for _, dtype, _, _ in signature.inputs]
         self._current: Callable[[], int] = torch._C._cuda_getDevice
@@ -42,6 +46,11 @@ class Quick:
 
     def __call__(self, args: Sequence[Any], reuse: bool) -> list[torch.Tensor] | None:
         """The outputs of a call with these arguments; None where more is to be looked at, or done."""
+        ready = self.ready(args)
+        return None if ready is None else self.launch(*ready, reuse)
+
+    def ready(self, args: Sequence[Any]) -> Ready | None:
+        """The first arguments of ``launch``, or None."""
         index, dtypes = self.index, self._dtypes
         if len(args) != len(dtypes) or self._current() != index:
             return None
@@ -62,4 +71,4 @@ class Quick:
             profile = self._profiles[known]
         except KeyError:
             return None
-        return self._launch(args, addresses, () if profile is None else known, profile, reuse)
+        return args, addresses, () if profile is None else known, profile

@@ -14,11 +14,12 @@ import torch
 from torch import nn
 
 from .._trt import why_not_executable
-from ..errors import ConfigError, ExecutionError
+from ..errors import ConfigError, ExecutionError, InputError
+from ..structure import unflatten
 from .engine_file import describe
 from .graphs import GRAPHS, GraphRunner, why_not_capturable
 from .memory import SharedMemories
-from .quick import Quick
+from .quick import Quick, Ready
 from .runner import CONTEXTS, NOT_CALLED, SHAPES, Runner, on
 from .signature import Signature, refuse_overlaps, written
 from .sizes import Sizes
@@ -237,11 +238,27 @@ class Running(nn.Module):
             n: streams.
             threads: one thread per stream, where the enqueue takes the host longer than the engine takes the GPU.
         """
-        streams = Streams(self, n, threads)
+        streams = Streams(self._prepared, lambda results: unflatten(self.metadata["output_structure"], results), n, threads)
         if n > self._contexts:
             self._contexts = n
             self._start_anew()
         return streams
+
+    def _prepared(self, args: Sequence[Any]) -> tuple[Ready, Runner | GraphRunner]:
+        """What a runner launches for a call with positional inputs on the current GPU, and the runner."""
+        ready = self._quick.ready(args) if self._quick is not None else None
+        if self._quick is not None and ready is not None:
+            return ready, self._runners[self._quick.index]
+        tensors = self._signature.checked(self._flatten(tuple(args), {}), self.cast_inputs)
+        index = torch.cuda.current_device()
+        if tensors[0].device != torch.device("cuda", index):
+            raise InputError(
+                f"streams: {self._signature.inputs[0][0]} is on {tensors[0].device}; the streams are those of cuda:{index}"
+            )
+        profile = self._sizes.profile(tensors) if self._sizes else None
+        runner = self._runner(index)
+        self._remember(runner, tensors, profile)
+        return (*runner.taken(tensors, profile), profile), runner
 
     def share_memory_with(self: Self, *others: Running) -> Self:
         """Keep the activations of these engines in one memory, as large as the largest needs. Returns the module.
