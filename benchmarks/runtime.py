@@ -17,7 +17,9 @@ PyTorch, its graph    the model in half, eager and as a torch.cuda.CUDAGraph wit
 
 ``streams``: batches a second over 1, 2 and 4 streams, ``module.streams(n)`` beside n contexts that are enqueued bare in turn.
 ``roads``: the time on the GPU (CUDA events) of the bare engines of both roads, in rounds, each replayed as a CUDA graph so
-that the host is out of it; geometric mean of torch2edge / ONNX. --merge joins results of several GPUs of one kind into --out.
+that the host is out of it; geometric mean of torch2edge / ONNX. Both roads use one timing cache, so that a layer that both have
+is timed once, and are built in turn first. --cache-dir keeps engines and timings; --build only fills it. --merge joins results of
+several GPUs of one kind into --out.
 """
 
 from __future__ import annotations
@@ -43,6 +45,7 @@ from torch import nn
 
 import torch2edge
 from torch2edge._trt import capabilities, logger, trt
+from torch2edge.build.timing_cache import TimingCache, timing_cache
 
 CALLS, ROUND, WARM_UP = 1000, 20, 100
 TABLE = ("resnet18", "mobilenet_v2", "resnet50", "vit_b_16")
@@ -59,10 +62,10 @@ def small() -> nn.Module:
     return nn.Sequential(nn.Conv2d(3, 8, 3, padding=1), nn.ReLU()).eval().cuda()
 
 
-def options(level: int) -> dict[str, Any]:
+def options(level: int, cache: Path | None = None) -> dict[str, Any]:
     """Of every build; the errors of these random weights are not the point here."""
     sources = {"tactic_sources": 0} if capabilities().tactic_sources else {}
-    return {"fp16": True, "optimization_level": level, "tolerance": 1.0, **sources}
+    return {"fp16": True, "optimization_level": level, "tolerance": 1.0, "cache_dir": cache, **sources}
 
 
 # ---- calls ----------------------------------------------------------------------------------------------------------
@@ -168,11 +171,16 @@ def one_round(call: Call) -> tuple[list[float], list[float], list[float]]:
     return [row], host, latency
 
 
-def measure(name: str, level: int, torch2trt: Path | None) -> dict[str, Any]:
-    """A row of the table."""
+def built(name: str, level: int, cache: Path | None) -> tuple[torch2edge.EdgeModule, torch.Tensor]:
+    """The engine of a model, and an input."""
     model = small() if name == "conv+relu" else model_of(name)
     x = torch.randn(1, 3, *((32, 32) if name == "conv+relu" else (224, 224)), device="cuda")
-    module = torch2edge.convert(model, [x], **options(level))
+    return torch2edge.convert(model, [x], **options(level, cache)), x  # type: ignore[return-value]
+
+
+def measure(name: str, level: int, torch2trt: Path | None, cache: Path | None) -> dict[str, Any]:
+    """A row of the table."""
+    module, x = built(name, level, cache)
     report = module.report
     assert report is not None
     engine = module._runner(0).engine
@@ -230,26 +238,29 @@ def throughput(module: Any, engine: Any, x: torch.Tensor, calls: int = 600) -> d
 # ---- roads ----------------------------------------------------------------------------------------------------------
 
 
-def roads(name: str, level: int) -> dict[str, Any]:
+def roads(name: str, level: int, cache: Path) -> dict[str, Any]:
     """Microseconds on the GPU of the engines of both roads, and the ratio."""
     model = model_of(name)
     x = torch.randn(1, 3, 224, 224, device="cuda")
-    common = options(level) | {"verify": False}
+    timings = timing_cache(cache)
     with tempfile.TemporaryDirectory() as folder:
         file = f"{folder}/model.onnx"
         torch.onnx.export(model, (x,), file, dynamo=False, opset_version=17)
-        start = time.perf_counter()
-        ours = torch2edge.convert(model, [x], **common)
-        between = time.perf_counter()
-        theirs = parsed(file, level)
-        took = {"torch2edge": round(between - start, 1), "onnx": round(time.perf_counter() - between, 1)}
-    engines = {"torch2edge": ours._runner(0).engine, "onnx": theirs}
+        ways: dict[str, Call] = {
+            "torch2edge": lambda: torch2edge.convert(model, [x], **options(level, cache), verify=False)._runner(0).engine,
+            "onnx": lambda: parsed(file, level, timings),
+        }
+        took, engines = {}, {}
+        for road in list(ways)[:: 1 if ROADS.index(name) % 2 else -1]:
+            start = time.perf_counter()
+            engines[road] = ways[road]()
+            took[road] = round(time.perf_counter() - start, 1)
     times = on_gpu({road: replay(engine, x) for road, engine in engines.items()})
     return {"model": name, "build_s": took, "gpu_us": times, "ratio": round(times["torch2edge"] / times["onnx"], 4)}
 
 
-def parsed(file: str, level: int) -> Any:
-    """What trtexec --onnx --fp16 does, with nothing of torch2edge's in it but the logger."""
+def parsed(file: str, level: int, timings: TimingCache | None) -> Any:
+    """What trtexec --onnx --fp16 --timingCacheFile does, with nothing of torch2edge's in it but the logger and the file."""
     builder = trt.Builder(logger())
     network = builder.create_network(1 << int(trt.NetworkDefinitionCreationFlag.EXPLICIT_BATCH))
     parser = trt.OnnxParser(network, logger())
@@ -259,7 +270,10 @@ def parsed(file: str, level: int) -> Any:
     config.clear_flag(trt.BuilderFlag.TF32)
     config.builder_optimization_level = level
     config.set_tactic_sources(0)
+    held = timings and timings.give(config)
     plan = builder.build_serialized_network(network, config)
+    if timings and held is not None:
+        timings.take(config)
     return trt.Runtime(logger()).deserialize_cuda_engine(plan)
 
 
@@ -284,11 +298,11 @@ def on_gpu(calls: dict[str, Call]) -> dict[str, float]:
 # ---- results --------------------------------------------------------------------------------------------------------
 
 
-def conditions(level: int) -> dict[str, Any]:
+def conditions(level: int, roads_level: int) -> dict[str, Any]:
     return {
         "gpu": torch.cuda.get_device_name(), "tensorrt": capabilities().title, "torch": torch.__version__,
         "torchvision": torchvision.__version__, "python": sys.version.split()[0], "optimization_level": level,
-        "tactic_sources": 0 if capabilities().tactic_sources else "default", "precision": "fp16", "batch": 1, "calls": CALLS,
+        "optimization_level_of_roads": roads_level, "tactic_sources": 0 if capabilities().tactic_sources else "default", "precision": "fp16", "batch": 1, "calls": CALLS,
     }  # fmt: skip
 
 
@@ -311,7 +325,10 @@ def main() -> None:
     parser.add_argument("--models", nargs="*", default=["conv+relu", *TABLE], choices=("conv+relu", *TABLE))
     parser.add_argument("--roads", nargs="*", default=list(ROADS), choices=ROADS)
     parser.add_argument("--level", type=int, default=3)
+    parser.add_argument("--roads-level", type=int, default=3)
     parser.add_argument("--torch2trt", type=Path)
+    parser.add_argument("--cache-dir", type=Path)
+    parser.add_argument("--build", action="store_true")
     parser.add_argument("--merge", nargs="*", type=Path)
     parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results" / "runtime.json")
     args = parser.parse_args()
@@ -322,12 +339,20 @@ def main() -> None:
         args.out.write_text(json.dumps(result, indent=1) + "\n")
         return
     torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = False
+    if args.build:
+        for name in args.models:
+            print(name, built(name, args.level, args.cache_dir)[0].report.timings, flush=True)  # type: ignore[union-attr]
+        return
+    shared = args.cache_dir or Path(tempfile.mkdtemp())
     result = json.loads(args.out.read_text()) if args.out.exists() else {}
     for part, names in (("rows", args.models), ("roads", args.roads)):
         for name in names:
-            row = measure(name, args.level, args.torch2trt) if part == "rows" else roads(name, args.level)
+            if part == "rows":
+                row = measure(name, args.level, args.torch2trt, args.cache_dir)
+            else:
+                row = roads(name, args.roads_level, shared)
             print(json.dumps(row), flush=True)
-            made = {"date": time.strftime("%Y-%m-%d"), **conditions(args.level), part: [row]}
+            made = {"date": time.strftime("%Y-%m-%d"), **conditions(args.level, args.roads_level), part: [row]}
             result = joined(result, made)
             args.out.write_text(json.dumps(result, indent=1) + "\n")
 
