@@ -17,8 +17,8 @@ PyTorch, its graph    the model in half, eager and as a torch.cuda.CUDAGraph wit
 
 ``streams``: batches a second over 1, 2 and 4 streams, ``module.streams(n)`` beside n contexts that are enqueued bare in turn.
 ``roads``: the time on the GPU (CUDA events) of the bare engines of both roads, in rounds, each replayed as a CUDA graph so
-that the host is out of it; geometric mean of torch2edge / ONNX. Both roads use one timing cache, so that a layer that both have
-is timed once, and are built in turn first. --cache-dir keeps engines and timings; --build only fills it. --merge joins results of
+that the host is out of it; geometric mean of torch2edge / ONNX. Both use one timing cache, so that a layer that both have is
+timed once, and are built first in turn. --cache-dir keeps engines and timings, --build only fills it, --merge joins results of
 several GPUs of one kind into --out.
 """
 
@@ -302,7 +302,8 @@ def conditions(level: int, roads_level: int) -> dict[str, Any]:
     return {
         "gpu": torch.cuda.get_device_name(), "tensorrt": capabilities().title, "torch": torch.__version__,
         "torchvision": torchvision.__version__, "python": sys.version.split()[0], "optimization_level": level,
-        "optimization_level_of_roads": roads_level, "tactic_sources": 0 if capabilities().tactic_sources else "default", "precision": "fp16", "batch": 1, "calls": CALLS,
+        "optimization_level_of_roads": roads_level,
+        "tactic_sources": 0 if capabilities().tactic_sources else "default", "precision": "fp16", "batch": 1, "calls": CALLS,
     }  # fmt: skip
 
 

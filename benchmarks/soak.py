@@ -2,9 +2,8 @@
 
     python benchmarks/soak.py [--calls 1000000] [--out benchmarks/results]
 
-A convolution and a ReLU, fp32; each call with the module's own output of the last one still alive, on two streams in turn, plain,
-as a CUDA graph, and with sizes that vary. Resident memory of the process and what PyTorch's allocator and the GPU hold, in KiB,
-after every tenth.
+A convolution and a ReLU, fp32; each call with the output of the last one still alive, on two streams in turn: plain, as a
+CUDA graph, and with sizes that vary. KiB after every tenth: resident memory, what PyTorch's allocator holds, the GPU in use.
 """
 
 from __future__ import annotations
@@ -29,9 +28,8 @@ def held() -> dict[str, int]:
     torch.cuda.synchronize()
     resident = next(line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmRSS"))
     free, whole = torch.cuda.mem_get_info()
-    return {
-        "resident": int(resident.split()[1]), "allocated": torch.cuda.memory_allocated() // 1024, "gpu": (whole - free) // 1024,
-    }  # fmt: skip
+    allocated = torch.cuda.memory_allocated()
+    return {"resident": int(resident.split()[1]), "allocated": allocated // 1024, "gpu": (whole - free) // 1024}
 
 
 def ways() -> dict[str, Callable[[int], torch.Tensor]]:

@@ -65,8 +65,8 @@ class _Captured:
         self.small = sum(t.nbytes for t in outputs) <= SPARE
         self._made: dict[tuple[bool, bool], tuple[driver.Graph, _Changes, _Changes]] = {}
 
-    def launch(self, raw: int, tensors: Sequence[torch.Tensor], addresses: list[int], results: list[torch.Tensor]) -> None:
-        """Enqueue one call on the stream ``raw``; ``results`` may be the graph's own outputs."""
+    def launch(self, raw: int, tensors: Sequence[torch.Tensor], addresses: list[int], results: list[torch.Tensor]) -> bool:
+        """Enqueue one call on the stream ``raw``; ``results`` may be the graph's own outputs. Whether ``tensors`` are read."""
         copy_in, copy_out = addresses != self.addresses, results is not self.outputs
         if copy_in and len(addresses) > 1 and not set(addresses).isdisjoint(self.addresses):
             self._copy_others(tensors, addresses)
@@ -80,6 +80,7 @@ class _Captured:
         for change, result in zip(targets, results):
             change(result.data_ptr())
         graph.launch(raw)
+        return addresses != self.addresses
 
     def _copy_others(self, tensors: Sequence[torch.Tensor], addresses: list[int]) -> None:
         """Copy the inputs that are not the graph's own: a copy onto itself is undefined."""
@@ -202,11 +203,11 @@ class GraphRunner:
             results, captured.spare = captured.spare or runner.fresh(shapes), None
         else:
             results = [o if o.dtype == own.dtype else own for o, own in zip(out, captured.outputs)]
-        captured.launch(key[0], tensors, addresses, results)
+        if captured.launch(key[0], tensors, addresses, results):
+            for tensor in tensors:  # it may be another stream's, and dropped before the copy has run
+                tensor.record_stream(captured.stream)
         if not reuse and out is None:
             captured.prepare()
-        for tensor in tensors:  # it may be another stream's, and dropped before the copy has run
-            tensor.record_stream(captured.stream)
         idle.append(captured)
         if len(self._used) > 1:
             self._touch(key)
