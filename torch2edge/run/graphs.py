@@ -201,9 +201,14 @@ class GraphRunner:
             results = captured.outputs
         elif out is None:
             results, captured.spare = captured.spare or runner.fresh(shapes), None
-        else:
-            results = [o if o.dtype == own.dtype else own for o, own in zip(out, captured.outputs)]
-        if captured.launch(key[0], tensors, addresses, results):
+        else:  # TensorRT may carry another dtype
+            results = [o if o.dtype == own.dtype else own for o, own in zip(out, runner.fresh(shapes))]
+        try:
+            copied = captured.launch(key[0], tensors, addresses, results)
+        except driver.CudaError as error:
+            self._refuse(str(error))
+            return runner.launch(tensors, addresses, shapes, profile, reuse, out)
+        if copied:
             for tensor in tensors:  # it may be another stream's, and dropped before the copy has run
                 tensor.record_stream(captured.stream)
         if not reuse and out is None:
