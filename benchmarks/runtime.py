@@ -15,6 +15,7 @@ torch2edge zero-copy  the same with its own ``input_buffers`` and ``outputs = "r
 torch2trt             its TRTModule around the same engine, from a checkout in --torch2trt
 PyTorch, its graph    the model in half, eager and as a torch.cuda.CUDAGraph with the input copied in and the output cloned
 
+``steps``: where the time of a call goes, each step right after a bare enqueue.
 ``streams``: batches a second over 1, 2 and 4 streams, ``module.streams(n)`` beside n contexts that are enqueued bare in turn.
 ``roads``: the time on the GPU (CUDA events) of the bare engines of both roads, in rounds, each replayed as a CUDA graph so
 that the host is out of it; geometric mean of torch2edge / ONNX. Both use one timing cache, so that a layer that both have is
@@ -195,7 +196,7 @@ def measure(name: str, level: int, torch2trt: Path | None, cache: Path | None) -
             "torch2edge zero-copy": lambda: direct(*own), **others(name, engine, x, torch2trt),
         }  # fmt: skip
         times = timed(calls)
-        streams = throughput(module, engine, x)
+        profile, streams = steps(module, engine, x), throughput(module, engine, x)
     over = {
         f"{row} over {than}": {k: round(times[row][k] - times[than][k], 1) for k in times[row]}
         for row, than in (
@@ -203,7 +204,35 @@ def measure(name: str, level: int, torch2trt: Path | None, cache: Path | None) -
             ("torch2edge zero-copy", "bare replay"),
         )
     }  # fmt: skip
-    return {"model": name, "stages_s": report.timings, "us": times, "over_us": over, "streams": streams}
+    return {"model": name, "stages_s": report.timings, "us": times, "over_us": over, "steps_us": profile, "streams": streams}
+
+
+def steps(module: Any, engine: Any, x: torch.Tensor) -> dict[str, float]:
+    """Where a call's time goes: microseconds on the host of each step, right after an enqueue that filled the caches."""
+
+    class Identity(nn.Module):
+        def forward(self, *args: Any) -> Any:
+            return args
+
+    runner, enqueue, identity, stream = module._runner(0), bare(engine, x), Identity(), torch.cuda.current_stream()
+    context, name = engine.create_execution_context(), engine.get_tensor_name(0)
+    KEPT.append(context)
+    ways: dict[str, Call] = {
+        "the timer": lambda: None, "nn.Module.__call__": lambda: identity(x), "checks": lambda: module._quick.ready((x,)),
+        "a fresh output, freed": lambda: runner.fresh(()), "set_tensor_address": lambda: context.set_tensor_address(name, 256),
+        "record_stream": lambda: x.record_stream(stream), "bare enqueue": enqueue, "the module": lambda: module(x),
+    }  # fmt: skip
+    took: dict[str, list[float]] = {way: [] for way in ways}
+    for i in range(400):
+        if i % ROUND == 0:
+            torch.cuda.synchronize()
+        for way, call in ways.items():
+            enqueue()
+            before = time.perf_counter_ns()
+            call()
+            took[way].append((time.perf_counter_ns() - before) / 1e3)
+        torch.cuda.synchronize()
+    return {way: round(statistics.median(times), 2) for way, times in took.items()}
 
 
 def throughput(module: Any, engine: Any, x: torch.Tensor, calls: int = 600) -> dict[str, dict[str, float]]:

@@ -108,3 +108,9 @@ def test_loops_are_known_before_a_graph_is_tried() -> None:
     assert "TRIP_LIMIT" in looped.metadata["host_decides"]
     unrolled = torch2edge.convert(nn.LSTM(4, 8).eval(), [torch.randn(4, 2, 4)], verify=False)
     assert unrolled.metadata["host_decides"] == ""
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # torch.jit's own
+def test_a_trace_that_would_hold_constants_is_refused(module: EdgeModule) -> None:
+    with pytest.raises(InputError, match="its outputs would become constants"):
+        torch.jit.trace(nn.Sequential(copy.deepcopy(module)), (torch.randn(2, 3),))

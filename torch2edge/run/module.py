@@ -21,6 +21,7 @@ from .sizes import Sizes
 __all__ = ["EdgeModule", "ReferenceWarning"]
 
 _is_compiling = torch.compiler.is_compiling
+_tracing = torch._C._get_tracing_state
 Refit = Callable[["EdgeModule", Any, tuple[Any, Any], bool], "EdgeModule"]
 
 
@@ -100,6 +101,11 @@ class EdgeModule(Running):
         """
         if _is_compiling():  # Dynamo reads this, and is to read no further
             return torch.compiler.disable(self._call)(args, kwargs)
+        if _tracing() is not None:
+            raise InputError(
+                "an EdgeModule cannot be traced by torch.jit (torch.onnx.export with dynamo=False does that too): its outputs "
+                "would become constants. Trace the original module, or the modules around this one"
+            )
         quick = self._quick
         if quick is not None and not kwargs:
             results = quick(args, self._reuse)
