@@ -86,7 +86,7 @@ class Room:
             return None
         if torch.cuda.mem_get_info()[0] < need.least:
             torch.cuda.empty_cache()
-        shared = bool(getattr(torch.cuda.get_device_properties(torch.cuda.current_device()), "is_integrated", False))
+        shared = bool(torch.cuda.get_device_properties(torch.cuda.current_device()).is_integrated)
         return cls(*torch.cuda.mem_get_info(), shared)
 
     def lacks(self, need: Need) -> bool:
