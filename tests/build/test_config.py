@@ -142,7 +142,6 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
     ({"builder_flags": ["WEIGHT_STREAMING"]}, "weights that stay in host memory are not there yet"),
     ({"builder_flags": ["REFIT"]}, r"REFIT is not set there: write refittable=True"),
     ({"builder_flags": ["STRIP_PLAN"]}, "an engine without its weights is not there yet"),
-    ({"builder_flags": ["REFIT"]}, "'REFIT' is not among them"),
     ({"builder_flags": ["FAST"]}, "'FAST' is not among them"),
     ({"offload": "yes"}, "offload is 'yes'; it must be True or False"),
 ]
