@@ -74,7 +74,7 @@ def test_a_torchvision_model_in_half(capsys):
 @pytest.mark.parametrize(("arguments", "words"), [
     ((), "what shall be measured? Give an engine file, or --model"),
     (("nowhere.engine",), "cannot read nowhere.engine: No such file or directory"),
-    (("model.py",), "model.py was not saved by torch2edge"),
+    (("model.py",), "model.py is no engine: it is a text file. Give the engine's file."),
     (("x.engine", "--model", "model.py:Small"), "add --compare to measure both"),
     (("x.engine", "--compare"), "with which model? Add --model"),
     (("x.engine", "--device", "cpu"), "an engine runs on a GPU"),

@@ -14,7 +14,7 @@ from test_cold_start import Net, Parts, command, engines, env, said, scaled
 from torch import nn
 
 import torch2edge
-from torch2edge import CacheWarning, EdgeModule, caching, environment
+from torch2edge import BuildError, CacheWarning, EdgeModule, ExecutionError, caching, environment
 from torch2edge._trt import capabilities
 from torch2edge.build import timing_cache as timing
 from torch2edge.build.session import BuildSession
@@ -175,6 +175,31 @@ def test_two_processes(tmp_path: Path) -> None:
     assert len(engines(tmp_path)) == 1
 
 
+def test_a_version_compatible_engine_without_code(tmp_path: Path) -> None:
+    for told in ("miss", "hit"):
+        module = convert(tmp_path, version_compatible=True, exclude_lean_runtime=True)
+        assert said(module).startswith(told)
+        assert module.engine_host_code_allowed == (told == "miss")
+        same(module, net())
+
+
+def test_code_in_an_engine_runs_where_the_user_trusts_the_folder(tmp_path: Path) -> None:
+    try:
+        same(convert(tmp_path, version_compatible=True), net())
+    except BuildError as error:
+        pytest.skip(f"no lean runtime here: {error}")
+    module = convert(tmp_path, version_compatible=True)
+    assert "it holds code for the host" in said(module)
+    with pytest.raises(ExecutionError, match="engine_host_code_allowed=True"):
+        module(x())
+    module.engine_host_code_allowed = True
+    same(module, net())
+    for _ in range(2):  # what would have to run for the refit's list of weights is built anew
+        module = convert(tmp_path, version_compatible=True, refittable=True)
+        assert said(module).startswith("miss")
+        assert module.engine_host_code_allowed
+
+
 # ---- the timing cache -----------------------------------------------------------------------------------------------
 
 
@@ -206,15 +231,28 @@ def test_what_one_build_measured_the_next_need_not(tmp_path: Path) -> None:
 @timed
 def test_measurements_of_two_builds_are_joined(tmp_path: Path) -> None:
     """The second began before the first had written: what it writes holds both."""
+    convert(tmp_path / "one", nn.Sequential(nn.Conv2d(3, 16, 5), nn.ReLU()).eval().cuda(), **MEASURED)
+    convert(tmp_path / "two", nn.Sequential(nn.ConvTranspose2d(3, 8, 4, 2), nn.Sigmoid()).eval().cuda(), **MEASURED)
+    one, two = timing_file(tmp_path / "one"), timing_file(tmp_path / "two")
+    first, second = one.read(), two.read()
+    session = BuildSession(Options())
+    held = one.give(session.config)
+    one.path.write_bytes(two.path.read_bytes())  # what a process wrote meanwhile
+    one.take(session.config)
+    assert held is not None
+    assert len(one.read()) > max(len(first), len(second))
+
+
+@timed
+def test_a_build_that_measured_nothing_leaves_what_others_wrote(tmp_path: Path) -> None:
     file = timing_file(tmp_path)
     convert(tmp_path / "other", nn.Sequential(nn.Conv2d(3, 16, 5), nn.ReLU()).eval().cuda(), **MEASURED)
-    others = timing_file(tmp_path / "other")
     session = BuildSession(Options())
     held = file.give(session.config)  # of nothing yet
-    file.path.write_bytes(others.path.read_bytes())  # what a process wrote meanwhile
+    file.path.write_bytes(timing_file(tmp_path / "other").path.read_bytes())
     file.take(session.config)
     assert held is not None
-    assert len(file.read()) >= len(others.read())
+    assert len(file.read()) >= len(timing_file(tmp_path / "other").read())
 
 
 @timed

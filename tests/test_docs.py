@@ -25,7 +25,8 @@ from torch2edge.run.triton import TritonOptions, config
 ROOT = Path(__file__).parent.parent
 DOCUMENTS = (
     "README.md", "CONTRIBUTING.md", "CHANGELOG.md", "converters/README.md",
-    "docs/benchmark.md", "docs/cold_start.md", "docs/dla.md", "docs/options.md", "docs/runtime.md", "docs/serving.md",
+    "docs/benchmark.md", "docs/cold_start.md", "docs/dla.md", "docs/options.md", "docs/precision.md", "docs/refit.md",
+    "docs/runtime.md", "docs/serving.md",
 )  # fmt: skip
 BLOCK = re.compile(r"^([ ]*)```(\w+)\n(.*?)^[ ]*```", re.MULTILINE | re.DOTALL)
 QUIET = """
@@ -137,6 +138,10 @@ def test_the_benchmark_of_its_document_runs(tmp_path):
     assert "timed by the host's clock" in printed
     assert (tmp_path / "resnet18.json").stat().st_size > 500
     assert len(blocks("docs/benchmark.md", "py")) == 2  # what needs a GPU, and is not run
+
+
+def test_the_refit_of_its_document_runs(tmp_path):
+    assert "  ok" in run(QUIET + "\n".join(blocks("docs/refit.md", "python")), tmp_path)
 
 
 def test_the_options_of_the_builder_are_documented(tmp_path):

@@ -159,7 +159,7 @@ def capabilities() -> Capabilities:
 
 
 def device_memory_size(engine: Any) -> int:
-    """Bytes of an ICudaEngine's activations, of one execution context."""
+    """Bytes on the GPU that each execution context of an ICudaEngine takes for activations and scratch."""
     if capabilities().device_memory_v2:
         return int(engine.device_memory_size_v2)
     return int(engine.device_memory_size)

@@ -22,6 +22,7 @@ _ELSEWHERE = {  # builder flags with another door, or none
     "BF16": "write bf16=True", "DIRECT_IO": "build_loadable sets it",
     "EXCLUDE_LEAN_RUNTIME": "write exclude_lean_runtime=True", "FP16": "write fp16=True",
     "GPU_FALLBACK": "write gpu_fallback=True", "INT8": "write int8=True",
+    "REFIT": "write refittable=True",
     "SAFETY_SCOPE": "a safety engine does not run in TensorRT's ordinary runtime", "SPARSE_WEIGHTS": "write sparse=True",
     "STRIP_PLAN": "an engine without its weights is not there yet", "TF32": "write tf32=True",
     "VERSION_COMPATIBLE": "write version_compatible=True",

@@ -37,6 +37,7 @@ from .trace import names_of
 __all__ = ["Work", "cached", "limit_of"]
 
 PLAIN = (bool, int, float, str, type(None))  # defaults that a module keeps
+CODE = "the engine that is there holds code for the host, and a check or refittable=True would run it out of a file"
 NOT_SHAPING = {"tolerance", "offload"}  # options that the engine does not hang on
 
 
@@ -84,16 +85,32 @@ def cached(cache: EngineCache, work: Work) -> EdgeModule:
 
     if isinstance(key, str):
         return _told(work.finish(lowered(), None, work.verify), f"not used: {key}")
-    if entry is None:
+    if entry is None or _would_run_code(entry, work):
         with cache.lock(key, work.call.line):
             entry = cache.find(key)  # somebody else may have built it meanwhile
-            if entry is None:
-                return _built(cache, key, work, lowered)
+            if entry is None or _would_run_code(entry, work):
+                return _built(cache, key, work, lowered, CODE if entry else cache.nearest(key))
     return _from(entry, cache, key, work, lowered)
 
 
-def _built(cache: EngineCache, key: Key, work: Work, lowered: Callable[[], Road]) -> EdgeModule:
-    why, start = cache.nearest(key), time.perf_counter()
+def _would_run_code(entry: Entry, work: Work) -> bool:
+    """Whether code for the host that is in an entry would have to run now, which nobody has allowed: a file is a file."""
+    runs = work.options.refittable or (work.verify and not _checked(entry, work))
+    return _has_code(work.options) and runs and not _trt.why_not_executable()
+
+
+def _has_code(options: Options) -> bool:
+    return options.version_compatible and not options.exclude_lean_runtime
+
+
+def _checked(entry: Entry, work: Work) -> bool:
+    """Whether the check of an entry was as strict as this conversion's is."""
+    report = Report.from_dict(entry.metadata["report"])
+    return bool(report.checked_by) and report.tolerance <= limit_of(work.options, report.precision)
+
+
+def _built(cache: EngineCache, key: Key, work: Work, lowered: Callable[[], Road], why: str) -> EdgeModule:
+    start = time.perf_counter()
     module = work.finish(lowered(), None, work.verify)
     path = cache.store(key, module._plan, module.metadata, f"{now()}, in {time.perf_counter() - start:.1f} s")
     return _told(module, f"miss: {why}; " + (f"kept as {path}" if path else "it could not be kept"))
@@ -101,8 +118,7 @@ def _built(cache: EngineCache, key: Key, work: Work, lowered: Callable[[], Road]
 
 def _from(entry: Entry, cache: EngineCache, key: Key, work: Work, lowered: Callable[[], Road]) -> EdgeModule:
     """The module of an entry, checked if it was not."""
-    report = Report.from_dict(entry.metadata["report"])
-    checked = bool(report.checked_by) and report.tolerance <= limit_of(work.options, report.precision)
+    checked = _checked(entry, work)
     check = work.verify and not checked
     here = not _trt.why_not_executable()  # else the reference executor computes the network
     needed = check or work.keep_network or work.options.refittable or not here
@@ -116,6 +132,8 @@ def _from(entry: Entry, cache: EngineCache, key: Key, work: Work, lowered: Calla
         with cache.lock(key, work.call.line):
             cache.store(key, entry.plan, module.metadata, entry.built)
         return _told(module, f"{said}, and checked now")
+    if _has_code(work.options):
+        said += "; it holds code for the host, which runs once you trust the folder: module.engine_host_code_allowed = True"
     return _told(module, f"{said}; the check is the one made then" if checked else said)
 
 

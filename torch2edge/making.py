@@ -12,7 +12,6 @@ from typing import Any
 from . import _trt
 from .account import metadata, report_of
 from .account import precision as precision_of
-from .build.memory import activation_bytes
 from .build.offload import offloaded
 from .caching import Work, cached, limit_of
 from .check.onnx_model import OnnxModel
@@ -77,7 +76,7 @@ def _finished(options: Options, todo: Todo, road: Road | None, entry: Entry | No
         plan, header = entry.plan, entry.metadata
     report = Report.from_dict(header["report"])
     module = EdgeModule(plan, header, fallback=by_reference(road.session, road.lowered) if road else None)
-    module.engine_host_code_allowed = options.version_compatible  # it was built here, or is in the user's own cache
+    module.engine_host_code_allowed = options.version_compatible and entry is None  # what is in a folder is a file
     if todo.cuda_graph:
         module.enable_cuda_graph()
     if todo.keep_network and road:
@@ -95,7 +94,7 @@ def _finished(options: Options, todo: Todo, road: Road | None, entry: Entry | No
     if not _trt.why_not_executable():
         module._fallback = None  # it holds the network and the weights
     for runner in module._runners.values():
-        report.memory.activations = activation_bytes(runner.engine)
+        report.memory.activations = _trt.device_memory_size(runner.engine)
     report.memory.host = clock.host.added
     report.timings = dict(clock.seconds)
     module.metadata["report"] = report.to_dict()

@@ -11,6 +11,7 @@ import torch
 from torch import nn
 
 from .errors import ConfigError
+from .modules import flatten_recurrent
 
 __all__ = ["Skeleton"]
 
@@ -69,6 +70,7 @@ class Skeleton:
             model.load_state_dict(dict(state))
         except Exception as error:
             raise ConfigError(f"refit: the model does not take this state dict: {error}") from error
+        flatten_recurrent(model)
         return model
 
     def _room(self, empty: torch.Tensor) -> torch.Tensor:

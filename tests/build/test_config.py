@@ -140,8 +140,8 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
     ({"engine_capability": "fast"}, "engine_capability is 'fast'; it must be 'standard'"),
     ({"builder_flags": ["FP16"]}, r"FP16 is not set there: write fp16=True"),
     ({"builder_flags": ["WEIGHT_STREAMING"]}, "weights that stay in host memory are not there yet"),
+    ({"builder_flags": ["REFIT"]}, r"REFIT is not set there: write refittable=True"),
     ({"builder_flags": ["STRIP_PLAN"]}, "an engine without its weights is not there yet"),
-    ({"builder_flags": ["REFIT"]}, "'REFIT' is not among them"),
     ({"builder_flags": ["FAST"]}, "'FAST' is not among them"),
     ({"offload": "yes"}, "offload is 'yes'; it must be True or False"),
 ]
@@ -354,6 +354,15 @@ def test_host_code_is_for_what_was_built_here(tmp_path: Path) -> None:
     assert not torch2edge.convert(small(), [X]).engine_host_code_allowed
 
 
+def test_host_code_out_of_a_cache_is_code_out_of_a_file(tmp_path: Path) -> None:
+    options = {"version_compatible": True, "exclude_lean_runtime": True, "cache_dir": tmp_path}
+    model = small()
+    assert torch2edge.convert(model, [X], **options).engine_host_code_allowed
+    again = torch2edge.convert(model, [X], **options)
+    assert again.report.cache.startswith("hit")
+    assert not again.engine_host_code_allowed
+
+
 # ---- on a GPU -------------------------------------------------------------------------------------------------------
 
 
@@ -385,7 +394,7 @@ def test_aux_streams_and_verbosity_are_the_engines() -> None:
         model, [X.cuda()], **{**FAST, "max_aux_streams": 0, "profiling_verbosity": "detailed", "avg_timing_iterations": 2}
     )
     _exact(module, model)
-    engine = module._runner.engine
+    engine = module._runner(None).engine
     assert engine.num_aux_streams == 0
     assert engine.profiling_verbosity == trt.ProfilingVerbosity.DETAILED
 
@@ -397,7 +406,7 @@ def test_hardware_compatibility_is_the_engines() -> None:
     model = small().cuda()
     module = torch2edge.convert(model, [X.cuda()], hardware_compatibility="ampere+", **FAST)
     _exact(module, model)
-    level = module._runner.engine.hardware_compatibility_level
+    level = module._runner(None).engine.hardware_compatibility_level
     assert level == trt.HardwareCompatibilityLevel.AMPERE_PLUS
     assert module.metadata["hardware_compatibility"] == "ampere_plus"
 
@@ -437,4 +446,4 @@ def test_tactic_sources_by_name_are_the_engines() -> None:
     _exact(module, model)
     mask = module._kept.road.session.config.get_tactic_sources()
     assert mask == sum(1 << int(members("TacticSource")[n]) for n in ("EDGE_MASK_CONVOLUTIONS", "JIT_CONVOLUTIONS"))
-    assert module._runner.engine.tactic_sources & ~mask == 0  # it names those that it uses
+    assert module._runner(None).engine.tactic_sources & ~mask == 0  # it names those that it uses

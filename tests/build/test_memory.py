@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import gc
 import json
-import os
 import subprocess
 import sys
 import threading
@@ -18,7 +17,7 @@ from typing import Any
 import pytest
 import torch
 from memory_rounds import rounds
-from support.gpu import FAST, needs_gpu
+from support.gpu import FAST, alone, needs_gpu
 from torch import nn
 
 import torch2edge
@@ -376,10 +375,6 @@ def test_what_is_on_the_cpu_stays() -> None:
 
 
 # ---- on a GPU --------------------------------------------------------------------------------------------------------
-
-alone = pytest.mark.skipif(
-    "PYTEST_XDIST_WORKER" in os.environ, reason="it fills or measures the whole GPU, on which others work: run it without -n"
-)
 
 
 @pytest.mark.gpu

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from support.gpu import FAST, needs_gpu
+from support.gpu import FAST, alone, needs_gpu
 from support.partition_models import Cut
 from support.raw_networks import PAIRS, read
 from support.refits import MODELS, first, image_net, trained
@@ -88,6 +88,15 @@ def test_every_kind_of_weight_is_new_or_refused(name: str) -> None:
         assert gap(engine, model, *shape) < 1e-4
         pytest.xfail(f"{name}: {refused}")
     assert gap(engine, new, *shape) < 1e-4
+
+
+def test_state_dicts_of_a_recurrent_model_without_pytorchs_warning() -> None:
+    """The model that is filled has its weights in one piece, as cuDNN wants them; warnings are errors here."""
+    model = nn.GRU(4, 5, batch_first=True).eval().cuda()
+    engine = torch2edge.convert(model, [torch.randn(2, 6, 4, device="cuda")], refittable=True, **FAST)
+    new = trained(model)
+    engine.refit({name: tensor.cpu() for name, tensor in new.state_dict().items()})
+    assert gap(engine, new, 2, 6, 4) < 1e-4
 
 
 @pytest.mark.skipif(capabilities().strongly_typed, reason="fp16=True chooses per layer on weakly typed TensorRT")
@@ -226,6 +235,7 @@ def test_calls_of_other_threads_get_old_or_new_weights(net: nn.Module, engine: t
     assert gap(engine, new, 2, 3, 8, 8) < 1e-4
 
 
+@alone
 def test_refits_leave_no_memory_behind(net: nn.Module, engine: torch2edge.EdgeModule) -> None:
     new = trained(net)
 

@@ -12,6 +12,7 @@ from torch import nn
 from torch.nn.utils import parametrizations
 
 import torch2edge
+from torch2edge.modules import flatten_recurrent
 
 __all__ = ["MODELS", "Tied", "first", "gap", "image_net", "trained"]
 
@@ -88,6 +89,7 @@ def trained(model: nn.Module, spread: float = 0.3) -> nn.Module:
                 buffer.mul_(torch.rand_like(buffer) + 0.5)
             elif buffer.is_floating_point() and not name.endswith(("_u", "_v")):
                 buffer.add_(torch.randn_like(buffer) * spread)
+    flatten_recurrent(other)
     return other.eval()
 
 

@@ -61,8 +61,7 @@ class Nvml:
 
     def _find(self, index: int) -> Any:
         """NVML counts all GPUs of the machine, torch those of CUDA_VISIBLE_DEVICES: the UUID says which is which."""
-        if torch.cuda.is_available() and hasattr(torch.cuda.get_device_properties(index), "uuid"):
-            uuid = str(torch.cuda.get_device_properties(index).uuid)
+        if uuid := _uuid(index):
             return self._nvml.nvmlDeviceGetHandleByUUID(uuid if uuid.startswith(("GPU-", "MIG-")) else f"GPU-{uuid}")
         if os.environ.get("CUDA_VISIBLE_DEVICES"):
             raise ConfigError(
@@ -113,3 +112,11 @@ class Nvml:
 
     def close(self) -> None:
         """Nothing to interrupt: ``samples`` ends by itself."""
+
+
+def _uuid(index: int) -> str:
+    """Of a GPU of torch; "" where torch has none, or does not tell."""
+    try:
+        return str(torch.cuda.get_device_properties(index).uuid) if torch.cuda.is_available() else ""
+    except AttributeError:
+        return ""

@@ -19,10 +19,10 @@ from typing import Any
 
 import torch
 
-from .._trt import capabilities, from_trt_dtype
+from .._trt import from_trt_dtype
 from ..report import bytes_text
 
-__all__ = ["SHORT", "BuildMemoryWarning", "Need", "Room", "activation_bytes", "free_text", "skipped_note"]
+__all__ = ["SHORT", "BuildMemoryWarning", "Need", "Room", "free_text", "skipped_note"]
 
 # What TensorRT says when the GPU has too little memory; the last is about a workspace that was set too small.
 SHORT = re.compile(
@@ -86,7 +86,7 @@ class Room:
             return None
         if torch.cuda.mem_get_info()[0] < need.least:
             torch.cuda.empty_cache()
-        shared = bool(getattr(torch.cuda.get_device_properties(torch.cuda.current_device()), "is_integrated", False))
+        shared = bool(torch.cuda.get_device_properties(torch.cuda.current_device()).is_integrated)
         return cls(*torch.cuda.mem_get_info(), shared)
 
     def lacks(self, need: Need) -> bool:
@@ -138,11 +138,6 @@ def skipped_note(lines: Sequence[str]) -> str:
         f'"{" ".join(skipped[0].split())[:160]}"): the engine may be slower than it could be. Free memory of the GPU, or '
         "change workspace, to see"
     )
-
-
-def activation_bytes(engine: Any) -> int:
-    """The memory on the GPU that each execution context of an ICudaEngine takes for activations and scratch."""
-    return int(engine.device_memory_size_v2 if capabilities().device_memory_v2 else engine.device_memory_size)
 
 
 def _bytes(tensor: Any) -> int:

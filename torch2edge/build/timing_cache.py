@@ -111,13 +111,13 @@ def _given(config: Any, held: bytes) -> Any:
 
 
 def _joined(config: Any, held: bytes) -> bytes:
-    """What the config's cache holds, added to ``held`` where TensorRT takes that."""
+    """What the config's cache holds, added to ``held``; where TensorRT does not join them, what is more of the two."""
     own = config.get_timing_cache()
-    if held:
-        both = config.create_timing_cache(held)
-        if both is not None and both.combine(own, False):
-            own = both
-    return bytes(own.serialize())
+    data = bytes(own.serialize())
+    both = config.create_timing_cache(held) if held else None
+    if both is not None and both.combine(own, False):
+        data = bytes(both.serialize())
+    return max(data, held, key=len)
 
 
 def _unpack(data: bytes) -> bytes:

@@ -57,7 +57,8 @@ def layer_times(module: EdgeModule, tensors: Sequence[torch.Tensor], calls: int)
 def _runner(module: EdgeModule) -> Runner:
     """Of this engine, without what the module itself may have switched on, as CUDA graphs."""
     inputs = [(row["binding"], getattr(torch, row["dtype"])) for row in module.metadata["inputs"]]
-    return Runner(module._plan, inputs, _outputs(module), module.metadata["dla_core"])
+    core, allowed = module.metadata["dla_core"], module.engine_host_code_allowed
+    return Runner(module._plan, inputs, _outputs(module), core, host_code=allowed)
 
 
 def _outputs(module: EdgeModule) -> list[tuple[str, torch.dtype, tuple[Any, ...]]]:

@@ -13,7 +13,7 @@ from torch import nn
 from ..errors import ConfigError, EngineFileError, ExecutionError, InputError
 from ..report import Report
 from ..structure import flatten, same, text, unflatten
-from .engine_file import check_built_for_here, describe, pack, unpack, write
+from .engine_file import check_built_for_here, describe, pieces, unpack, write
 from .running import SETTINGS, Fallback, ReferenceWarning, Running
 from .signature import Signature
 from .sizes import Sizes
@@ -198,8 +198,8 @@ class EdgeModule(Running):
 
     def get_extra_state(self) -> torch.Tensor:
         """The engine file as a uint8 tensor; it travels in the ``state_dict``, also of a module around this one."""
-        data = pack(self.metadata, self._plan) if self.metadata else b"\x00"
-        return torch.frombuffer(bytearray(data), dtype=torch.uint8)
+        data = bytearray().join(pieces(self.metadata, self._plan)) if self.metadata else bytearray(1)
+        return torch.frombuffer(data, dtype=torch.uint8)
 
     def set_extra_state(self, state: Any) -> None:
         """Take the engine from a ``state_dict``.

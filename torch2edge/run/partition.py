@@ -16,6 +16,7 @@ from torch import nn
 
 from ..cut import Plan
 from ..errors import ConfigError, EngineFileError, InputError
+from ..modules import flatten_recurrent
 from ..report import CheckRow, Report, check_table
 from .module import EdgeModule
 
@@ -166,6 +167,7 @@ class PartitionedModule(_StandsFor):
             raise InputError(
                 f"the model cannot be copied ({type(error).__name__}: {error}); engines are put into a copy"
             ) from error
+        flatten_recurrent(self.module)
         self._report = report
         self._parts: dict[str, Part] = {}
         self._install(engines or {})

@@ -127,6 +127,7 @@ def read_plan(plan: bytes, origin: str, dla_core: int | None = None, host_code: 
     names = [engine.get_tensor_name(i) for i in range(engine.num_io_tensors)]
     for name in names:
         _check_tensor(engine, name, origin)
+    _check_told(engine, names, origin)
     facts = Facts(tuple(_tensor(engine, name, origin) for name in names), _portable(engine))
     if not facts.inputs() or not facts.outputs():
         raise EngineFileError(f"{origin} has {len(facts.inputs())} inputs and {len(facts.outputs())} outputs: nothing to call")
@@ -180,6 +181,23 @@ def _check_tensor(engine: Any, name: str, origin: str) -> None:
         )
 
 
+def _check_told(engine: Any, names: Sequence[str], origin: str) -> None:
+    """Refuse an engine that does not tell the rank of a tensor: TensorRT 8.6, of outputs that hang on values.
+
+    Such outputs come first, for with one of them 8.6.0 does not tell the shapes of the inputs either.
+    """
+    untold = [name for name in names if _shape(engine, name) is None]
+    outputs = [name for name in names if engine.get_tensor_mode(name) == trt.TensorIOMode.OUTPUT]
+    for name in outputs:
+        if name in untold:
+            raise _hangs_on_values(name, "of unknown rank", origin)
+    if untold:
+        for name in outputs:
+            if -1 in (shape := _shape(engine, name) or ()):
+                raise _hangs_on_values(name, str(shape), origin)
+        raise EngineFileError(f"{origin}: TensorRT does not tell the shape of the input {untold[0]}")
+
+
 def _tensor(engine: Any, name: str, origin: str) -> Tensor:
     is_input = engine.get_tensor_mode(name) == trt.TensorIOMode.INPUT
     dtype = engine.get_tensor_dtype(name)
@@ -187,7 +205,8 @@ def _tensor(engine: Any, name: str, origin: str) -> Tensor:
         torch_dtype = str(from_trt_dtype(dtype)).removeprefix("torch.")
     except StopIteration:
         raise EngineFileError(f"{origin} has {name} in {dtype.name}, which an EdgeModule does not take or give") from None
-    shape = _shape(engine, name, origin)
+    shape = _shape(engine, name)
+    assert shape is not None  # _check_told
     profiles = tuple(_profile_shapes(engine, name)) if is_input and -1 in shape else ()
     return Tensor(name, is_input, torch_dtype, shape, profiles)
 
@@ -222,7 +241,7 @@ def _calls(engine: Any, facts: Facts, origin: str) -> list[dict[str, tuple[int, 
                 raise ExecutionError(f"TensorRT refused profile {profile} of {origin}: " + "; ".join(last_errors(2)))
             for which in range(3):
                 _tell_shapes(context, {t.name: t.profiles[profile][which] for t in varying}, origin)
-                calls.append({t.name: _shape(context, t.name, origin) for t in facts.outputs()})
+                calls.append({t.name: _told_shape(context, t.name, origin) for t in facts.outputs()})
     finally:
         stream.synchronize()  # the context ends with this function, and its copies to the GPU have to be done before
     return calls
@@ -234,12 +253,19 @@ def _tell_shapes(context: Any, shapes: Mapping[str, tuple[int, ...]], origin: st
             raise ExecutionError(f"TensorRT refused the shape {shape} of {name} in {origin}: " + "; ".join(last_errors(2)))
 
 
-def _shape(source: Any, name: str, origin: str) -> tuple[int, ...]:
-    """By an engine, or by an execution context."""
+def _told_shape(context: Any, name: str, origin: str) -> tuple[int, ...]:
+    shape = _shape(context, name)
+    if shape is None:
+        raise _hangs_on_values(name, "of unknown rank", origin)
+    return shape
+
+
+def _shape(source: Any, name: str) -> tuple[int, ...] | None:
+    """By an engine, or by an execution context; None where TensorRT does not even know how many axes it has."""
     try:
         return tuple(source.get_tensor_shape(name))
-    except ValueError:  # a rank of -1: TensorRT 8.6 does not even know how many axes such an output has
-        raise _hangs_on_values(name, "of unknown rank", origin) from None
+    except ValueError:  # of a rank of -1, pybind11's: __len__() should return >= 0
+        return None
 
 
 def _hangs_on_values(name: str, what: str, origin: str) -> EngineFileError:
