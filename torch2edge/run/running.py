@@ -40,7 +40,6 @@ class ReferenceWarning(UserWarning):
 class Running(nn.Module):
     """What an ``EdgeModule`` does with its engine; see there."""
 
-    __jit_unused_properties__ = ("report", "input_dtypes", "output_dtypes", "outputs", "input_buffers")  # not to be read
     cast_inputs: bool = False
     engine_host_code_allowed: bool = False
     metadata: dict[str, Any]
