@@ -37,7 +37,7 @@ class Context:
         self.context, self.stream, self.enqueue = context, stream, context.execute_async_v3
         self.told = [-1] * tensors
         self.shapes: Shapes | None = None
-        self.kept: tuple[Any, list[torch.Tensor]] | None = None
+        self.kept: tuple[Any, list[torch.Tensor]] | None
         self.done: torch.cuda.Event | None = None
         self._alone = alone
         self.moved(stream)
@@ -50,7 +50,7 @@ class Context:
 
     def moved(self, stream: torch.cuda.Stream) -> None:
         """It is to work on ``stream`` from now on."""
-        self.stream = stream
+        self.stream, self.kept = stream, None  # the outputs' memory is of the stream before
         foreign = stream.cuda_stream != 0 and stream.stream_id == stream.cuda_stream  # torch.cuda.ExternalStream
         self.done = torch.cuda.Event() if foreign else None
         by_detour = stream.cuda_stream == 0 and capabilities().default_stream_synchronizes

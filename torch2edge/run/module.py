@@ -14,7 +14,7 @@ from ..errors import ConfigError, EngineFileError, ExecutionError, InputError
 from ..report import Report
 from ..structure import flatten, same, text, unflatten
 from .engine_file import check_built_for_here, describe, pieces, unpack, write
-from .running import SETTINGS, Fallback, ReferenceWarning, Running
+from .running import Fallback, ReferenceWarning, Running
 from .signature import Signature
 from .sizes import Sizes
 
@@ -221,8 +221,7 @@ class EdgeModule(Running):
 
     def __deepcopy__(self, memo: dict[int, Any]) -> EdgeModule:
         made = EdgeModule(self._plan, copy.deepcopy(self.metadata, memo), fallback=self._fallback)
-        for name in SETTINGS:
-            setattr(made, name, getattr(self, name))
+        self._settings_to(made)
         made._refit = self._refit
         return made
 

@@ -25,9 +25,9 @@ from .signature import Signature, refuse_overlaps, written
 from .sizes import Sizes
 from .streams import Streams
 
-__all__ = ["SETTINGS", "Fallback", "ReferenceWarning", "Running"]
+__all__ = ["Fallback", "ReferenceWarning", "Running"]
 
-SETTINGS = ("cast_inputs", "engine_host_code_allowed", "_reuse", "_graphs", "_contexts")  # that a copy of a module keeps
+_SETTINGS = ("cast_inputs", "engine_host_code_allowed", "_reuse", "_graphs", "_contexts")  # that a copy of a module keeps
 Fallback = Callable[[Sequence[torch.Tensor]], list[torch.Tensor]]
 Self = TypeVar("Self", bound="Running")
 _all: weakref.WeakSet[Running] = weakref.WeakSet()
@@ -63,6 +63,11 @@ class Running(nn.Module):
         self._runners: dict[int, Runner | GraphRunner] = {}  # by GPU
         self._profiles: dict[Any, int | None] = {}
         self._quick: Quick | None = None
+
+    def _settings_to(self, other: Running) -> None:
+        """Let another module run as this one does; memory is not shared with it."""
+        for name in _SETTINGS:
+            setattr(other, name, getattr(self, name))
 
     def _flatten(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> list[torch.Tensor]:
         return self._signature.flatten(args, kwargs)

@@ -60,6 +60,7 @@ class TRTModule(EdgeModule):
         made = cls()
         made._fallback, made.network, made._kept = edge._fallback, edge.network, edge._kept
         made._set(edge._plan, edge.metadata)
+        edge._settings_to(made)
         return made
 
     # ---- torch2trt's attributes -------------------------------------------------------------------------------------
