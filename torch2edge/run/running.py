@@ -148,7 +148,8 @@ class Running(nn.Module):
                 raise
             raise ExecutionError(
                 f"{error}\nThe engine is version-compatible, and may hold a lean runtime: code, which runs only where you "
-                "trust the file and say so: torch2edge.load(file, engine_host_code_allowed=True)"
+                "trust its file and say so: torch2edge.load(file, engine_host_code_allowed=True), or "
+                "module.engine_host_code_allowed = True"
             ) from error
 
     # ---- how it runs ------------------------------------------------------------------------------------------------
