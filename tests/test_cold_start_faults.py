@@ -288,9 +288,12 @@ def test_threads_build_one_engine(tmp_path: Path) -> None:
     import threading
 
     told: list[str] = []
-    threads = [
-        threading.Thread(target=lambda: told.append(said(convert(tmp_path, progress=lambda line: None)))) for _ in range(3)
-    ]
+    models = [Net() for _ in range(3)]  # made here: the seed is the process's
+
+    def work(model: Net) -> None:
+        told.append(said(convert(tmp_path, model, progress=lambda line: None)))
+
+    threads = [threading.Thread(target=work, args=(model,)) for model in models]
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         for thread in threads:
