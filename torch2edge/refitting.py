@@ -180,8 +180,8 @@ def _model_of(recipe: Recipe, weights: Any) -> nn.Module:
     if other := [name for name, dtype in recipe.dtypes.items() if given.get(name, dtype) != dtype]:
         raise ConfigError(
             f"refit: the weights are of other dtypes than those of the model that was converted: {other[0]} is "
-            f"{given[other[0]]} and was {recipe.dtypes[other[0]]}. Give the model in the dtypes that it had, or its state dict, "
-            "which is cast; or convert this model"
+            f"{given[other[0]]} and was {recipe.dtypes[other[0]]}. Give the model in the dtypes that it had, or its state "
+            "dict, which is cast; or convert this model"
         )
     assert isinstance(model, nn.Module)
     return model

@@ -52,9 +52,9 @@ class Skeleton:
         """A model with the tensors of a state dict, where and of the dtypes that the original's were.
 
         Raises:
-            ConfigError: the original cannot be copied, or has tensors outside of the state dict that are views of those in it
-                (``v = self.w.t()``), which a copy does not have; or the state dict is of another model: it lacks tensors, has others,
-                or has other shapes; with their names.
+            ConfigError: the original cannot be copied; it has tensors outside of the state dict that are views of those in it
+                (``v = self.w.t()``), which the copy does not have; or the state dict is of another model: it lacks tensors,
+                has others, or has other shapes; with their names.
         """
         if self._reason:
             raise ConfigError(
