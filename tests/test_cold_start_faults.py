@@ -23,6 +23,8 @@ from torch2edge.run.engine_file import read
 SLOW = """
 import sys, time
 from torch2edge.build.session import BuildSession
+import signal
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs, and what they start, ignore it
 real = BuildSession.build
 def build(self, timing=None):
     print("building", flush=True)
@@ -288,9 +290,12 @@ def test_threads_build_one_engine(tmp_path: Path) -> None:
     import threading
 
     told: list[str] = []
-    threads = [
-        threading.Thread(target=lambda: told.append(said(convert(tmp_path, progress=lambda line: None)))) for _ in range(3)
-    ]
+    nets = [Net() for _ in range(3)]  # not in the threads: they share the generator of the weights
+
+    def work(net: Net) -> None:
+        told.append(said(convert(tmp_path, net, progress=lambda line: None)))
+
+    threads = [threading.Thread(target=work, args=(net,)) for net in nets]
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         for thread in threads:

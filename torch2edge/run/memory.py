@@ -47,7 +47,7 @@ class SharedMemory:
         with self._lock:
             if self._last is not None:
                 stream.wait_event(self._done)
-            if self._last != stream:
+            if self._last is None or self._last != stream:
                 for block in (self._block, *self._old):
                     block.record_stream(stream)
             self._last = stream
