@@ -103,7 +103,8 @@ class _Captured:
 
     def _copy_others(self, tensors: Sequence[torch.Tensor], addresses: list[int]) -> None:
         """Copy the inputs that are not where the graph reads them; some lie in its own inputs, which are about to change."""
-        others = [(own, t.clone()) for own, t, a in zip(self.inputs, tensors, addresses) if a != own.data_ptr()]
+        given = zip(self.inputs, tensors, addresses)
+        others = [(own, t.detach().clone()) for own, t, a in given if a != own.data_ptr()]
         for own, tensor in others:
             own.copy_(tensor, non_blocking=True)
 
@@ -256,7 +257,9 @@ class GraphRunner:
         for (_, other), idle in list(self._idle.items()):
             if other == shapes and not self.runner.has_context(raw, profile, shapes):
                 with contextlib.suppress(IndexError):
-                    self.runner.keep_for_capture(idle.pop().held, raw, profile, shapes)
+                    lent = idle.pop()
+                    self.runner.in_graphs.append(lent)  # to destroy its graphs would break the capture
+                    self.runner.keep_for_capture(lent.held, raw, profile, shapes)
 
     def _touch(self, key: Key) -> None:
         """It was used last."""

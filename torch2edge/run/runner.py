@@ -45,7 +45,7 @@ class Runner:
         memory: where the activations are; None for a memory of each context's own.
         contexts: idle streams' execution contexts are taken over from so many on.
         host_code: run the code for the host that is in a version-compatible plan.
-        in_graphs: the contexts that graphs of the user have captured are put here; such a graph needs them for ever.
+        in_graphs: what graphs of the user have captured is put here; such a graph needs it for ever.
 
     Raises:
         ExecutionError: nothing here can execute it, or TensorRT refuses the plan.
@@ -55,7 +55,7 @@ class Runner:
         self, plan: bytes, inputs: Sequence[tuple[str, torch.dtype]],
         outputs: Sequence[tuple[str, torch.dtype, tuple[Any, ...]]], dla_core: int | None = None,
         memory: SharedMemory | None = None, contexts: int = CONTEXTS, host_code: bool = False,
-        in_graphs: list[Context] | None = None,
+        in_graphs: list[Any] | None = None,
     ) -> None:  # fmt: skip
         reason = why_not_executable()
         if reason:
