@@ -19,10 +19,11 @@ from support.onnx_models import take_away
 from torch import nn
 
 import torch2edge
-from torch2edge import CacheWarning, ConfigError, EdgeModule, caching, environment
+from torch2edge import BuildError, CacheWarning, ConfigError, EdgeModule, caching, environment
 from torch2edge._trt import why_not_executable
 from torch2edge.build.session import BuildSession
 from torch2edge.errors import VerificationError
+from torch2edge.lower import registry
 from torch2edge.options import Options
 from torch2edge.run.engine_file import read, write
 
@@ -257,28 +258,39 @@ def test_the_source_counts_and_must_not_change_under_way(tmp_path: Path, monkeyp
 # ---- the check ------------------------------------------------------------------------------------------------------
 
 
+CHECKED_NOW = (
+    "checked now was the network that is lowered from the same, for no engine executes here"
+    if why_not_executable()
+    else ", and checked now"
+)
+
+
 def test_an_unchecked_entry_is_checked_when_that_is_asked(tmp_path: Path, never_build: Callable[[], None]) -> None:
     convert(tmp_path, verify=False)
     never_build()
     assert said(convert(tmp_path, verify=False)).startswith("hit")
-    checked = convert(tmp_path)
-    assert said(checked).endswith(", and checked now")
-    assert checked.report is not None
-    assert checked.report.checked_by
-    assert checked.report.tolerance == 1e-4
-    assert "check" in checked.report.timings
-    again = convert(tmp_path)
-    assert said(again).endswith("the check is the one made then")
-    assert again.report is not None
-    assert again.report.check == checked.report.check
+    for _ in range(2 if why_not_executable() else 1):  # the network was checked, not the engine: its entry stays unchecked
+        checked = convert(tmp_path)
+        assert said(checked).endswith(CHECKED_NOW)
+        assert checked.report is not None
+        assert checked.report.checked_by
+        assert checked.report.tolerance == 1e-4
+        assert "check" in checked.report.timings
+    (path,) = engines(tmp_path)
+    assert bool(read(path)[0]["report"]["checked_by"]) == (not why_not_executable())
+    if not why_not_executable():
+        again = convert(tmp_path)
+        assert said(again).endswith("the check is the one made then")
+        assert again.report is not None
+        assert again.report.check == checked.report.check
 
 
 def test_a_stricter_tolerance_is_checked_anew(tmp_path: Path, never_build: Callable[[], None]) -> None:
     convert(tmp_path, tolerance=0.5)
     never_build()
     assert said(convert(tmp_path, tolerance=0.5)).endswith("made then")
-    assert said(convert(tmp_path)).endswith("checked now")
-    assert said(convert(tmp_path, tolerance=0.01)).endswith("made then")
+    assert said(convert(tmp_path)).endswith(CHECKED_NOW)
+    assert said(convert(tmp_path, tolerance=0.01)).endswith(CHECKED_NOW if why_not_executable() else "made then")
     with pytest.raises(VerificationError):
         convert(tmp_path, tolerance=1e-30)
     assert engines(tmp_path) == []  # what failed is not kept
@@ -314,10 +326,64 @@ def test_a_converter_of_the_users_is_hashed_by_what_it_makes(tmp_path: Path, nev
     assert said(convert(tmp_path)).startswith("hit")
 
 
+def own(target: Any) -> Callable[..., Any]:
+    found = registry().get(target)
+    assert found is not None
+    return found.function
+
+
+@pytest.mark.parametrize("first", ["swapped", "plain"])
+def test_a_converter_of_ours_for_another_op_is_the_users(tmp_path: Path, first: str) -> None:
+    """Its code lies among ours, but the op in the graph is not the one that it converts."""
+    swapped = {aten.relu.default: own(aten.sigmoid.default)}
+    order: list[Any] = [swapped, None] if first == "swapped" else [None, swapped]
+    one, other = (convert(tmp_path, converters=given, verify=False) for given in order)
+    assert said(one).startswith("miss")
+    assert said(other).startswith("miss")
+    assert one._plan != other._plan
+    for given, made in zip(order, (one, other)):
+        hit = convert(tmp_path, converters=given, verify=False)
+        assert said(hit).startswith("hit")
+        assert hit._plan == made._plan
+
+
+def test_a_converter_of_ours_registered_for_another_op_is_the_users(tmp_path: Path) -> None:
+    plain = convert(tmp_path, verify=False)
+    held = registry().get(aten.relu.default)
+    assert held is not None
+    torch2edge.converter(aten.relu.default, replace=True)(own(aten.tanh.default))
+    try:
+        other = convert(tmp_path, verify=False)
+        assert said(other).startswith("miss")
+        assert other._plan != plain._plan
+    finally:
+        registry().add(aten.relu.default, held.function, held.supports, replace=True)
+    assert said(convert(tmp_path, verify=False)).startswith("hit")
+
+
+def test_our_converter_in_its_own_place_is_ours() -> None:
+    assert all(map(caching._is_ours, registry().all().values()))
+    relu = registry().get(aten.relu.default)
+    assert relu is not None
+    assert not caching._is_ours(dataclasses.replace(relu, target=aten.tanh.default))
+
+
+def test_an_engine_with_code_for_the_host_is_not_kept(tmp_path: Path) -> None:
+    try:
+        Options(version_compatible=True)
+    except ConfigError as error:
+        pytest.skip(str(error))
+    try:
+        for _ in range(2):
+            module = convert(tmp_path, version_compatible=True)
+            assert said(module).startswith("not used: a version-compatible engine holds code for the host")
+    except BuildError as error:
+        pytest.skip(f"no lean runtime here: {error}")
+    assert engines(tmp_path) == []
+
+
 def test_a_wrapped_converter_is_the_users(tmp_path: Path) -> None:
     import functools
-
-    from torch2edge.lower import registry
 
     ours = registry().get(aten.relu.default)
     assert ours is not None

@@ -290,12 +290,12 @@ def test_threads_build_one_engine(tmp_path: Path) -> None:
     import threading
 
     told: list[str] = []
-    nets = [Net() for _ in range(3)]  # not in the threads: they share the generator of the weights
+    models = [Net() for _ in range(3)]  # made here: the seed is the process's
 
-    def work(net: Net) -> None:
-        told.append(said(convert(tmp_path, net, progress=lambda line: None)))
+    def work(model: Net) -> None:
+        told.append(said(convert(tmp_path, model, progress=lambda line: None)))
 
-    threads = [threading.Thread(target=work, args=(net,)) for net in nets]
+    threads = [threading.Thread(target=work, args=(model,)) for model in models]
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         for thread in threads:

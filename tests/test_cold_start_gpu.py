@@ -14,7 +14,7 @@ from test_cold_start import Net, Parts, command, engines, env, said, scaled
 from torch import nn
 
 import torch2edge
-from torch2edge import BuildError, CacheWarning, EdgeModule, ExecutionError, caching, environment
+from torch2edge import BuildError, CacheWarning, EdgeModule, caching, environment
 from torch2edge._trt import capabilities
 from torch2edge.build import timing_cache as timing
 from torch2edge.build.session import BuildSession
@@ -183,21 +183,20 @@ def test_a_version_compatible_engine_without_code(tmp_path: Path) -> None:
         same(module, net())
 
 
-def test_code_in_an_engine_runs_where_the_user_trusts_the_folder(tmp_path: Path) -> None:
+def test_an_engine_with_code_in_it_is_built_each_time(tmp_path: Path) -> None:
     try:
         same(convert(tmp_path, version_compatible=True), net())
     except BuildError as error:
         pytest.skip(f"no lean runtime here: {error}")
-    module = convert(tmp_path, version_compatible=True)
-    assert "it holds code for the host" in said(module)
-    with pytest.raises(ExecutionError, match="engine_host_code_allowed=True"):
-        module(x())
-    module.engine_host_code_allowed = True
-    same(module, net())
-    for _ in range(2):  # what would have to run for the refit's list of weights is built anew
-        module = convert(tmp_path, version_compatible=True, refittable=True)
-        assert said(module).startswith("miss")
+    for options in ({}, {"refittable": True}, {"cuda_graph": True}):  # a check, a list of weights, graphs: all would run it
+        module = convert(tmp_path, version_compatible=True, **options)
+        assert said(module).startswith("not used: a version-compatible engine holds code for the host")
         assert module.engine_host_code_allowed
+        same(module, net())
+    assert engines(tmp_path) == []
+    model, options = Parts().eval().cuda(), {"fallback": "torch", "min_ops": 1, "version_compatible": True}
+    for _ in range(2):  # the check of the whole runs the parts
+        same(torch2edge.convert(model, [x()], cache_dir=tmp_path, **options, **FAST), model)
 
 
 # ---- the timing cache -----------------------------------------------------------------------------------------------

@@ -109,6 +109,31 @@ def test_copies_are_refitted_on_their_own(net: nn.Module, engine: torch2edge.Edg
     assert gap(engine, net, 2, 3, 8, 8) < 1e-5
 
 
+def test_the_report_tells_of_the_refit_and_not_of_the_cache(tmp_path: Path) -> None:
+    """What the check of the old engine noted, which was nothing but zeros, is not said of the new one."""
+    zero = nn.Sequential(nn.Linear(4, 4), nn.ReLU()).eval()
+    with torch.no_grad():
+        zero[0].weight.zero_()
+        zero[0].bias.fill_(-1)
+    for told in ("miss", "hit"):
+        engine = torch2edge.convert(zero, [torch.randn(2, 4)], refittable=True, cache_dir=tmp_path)
+        assert engine.report.cache.startswith(told)
+        assert any("is 0 everywhere in the check" in note for note in engine.report.notes)
+        engine.refit(nn.Sequential(nn.Linear(4, 4), nn.ReLU()).eval())
+        assert engine.report.cache == ""
+        assert not any("is 0 everywhere" in note for note in engine.report.notes)
+        assert sum("cannot be refitted" in note for note in engine.report.notes) == 1
+
+
+def test_a_state_dict_of_another_engine_takes_the_network_away(net: nn.Module) -> None:
+    kept = torch2edge.convert(net, [torch.randn(2, 3, 8, 8)], keep_network=True)
+    kept.load_state_dict(torch2edge.convert(trained(net), [torch.randn(2, 3, 8, 8)]).state_dict())
+    assert kept.network is None
+    assert kept._kept is None
+    with pytest.raises(torch2edge.Torch2EdgeError, match="keep_network"):
+        torch2edge.compare(net, kept, [torch.randn(2, 3, 8, 8)])
+
+
 def test_compare_sees_the_new_network(net: nn.Module) -> None:
     engine = torch2edge.convert(net, [torch.randn(2, 3, 8, 8)], refittable=True, keep_network=True)
     new = trained(net)

@@ -77,10 +77,14 @@ def test_another_model(net: nn.Module, engine: torch2edge.EdgeModule, change: st
 def test_no_models(engine: torch2edge.EdgeModule, net: nn.Module) -> None:
     with pytest.raises(torch2edge.TrainingModeError):
         engine.refit(copy.deepcopy(net).train())
-    with pytest.raises(torch2edge.InputError, match=r"must be a torch\.nn\.Module"):
-        engine.refit(3)  # type: ignore[arg-type]
-    with pytest.raises(torch2edge.Torch2EdgeError):
-        engine.refit("net.onnx")  # type: ignore[arg-type]
+    for wrong, told in (
+        (3, "a int"), (None, "a NoneType"), ([net], "a list"), (nn.ReLU, "the class ReLU"),
+        ("net.onnx", r"a path \('net\.onnx'\)"), (Path("net.pth"), "a path"),
+    ):  # fmt: skip
+        with pytest.raises(torch2edge.InputError, match=f"refit takes a model or a state dict, but was given {told}"):
+            engine.refit(wrong)  # type: ignore[arg-type]
+    with pytest.raises(ConfigError, match="verify is 'no'"):
+        engine.refit(net, verify="no")  # type: ignore[arg-type]
     with pytest.raises(torch2edge.InputError):
         engine.refit(nn.Linear(3, 4).eval())
 
@@ -98,6 +102,48 @@ def test_another_state_dict(net: nn.Module, engine: torch2edge.EdgeModule) -> No
     ):
         with pytest.raises(ConfigError, match=told):
             engine.refit(changed)
+
+
+@pytest.mark.usefixtures("unchanged")
+@pytest.mark.parametrize("verify", [True, False])
+def test_another_dtype(net: nn.Module, engine: torch2edge.EdgeModule, verify: bool) -> None:
+    half = copy.deepcopy(net).half()
+    with pytest.raises(ConfigError, match=r"0\.weight is torch\.float16 and was torch\.float32"):
+        engine.refit(half, verify=verify)
+    other = copy.deepcopy(engine)
+    other.refit(half.state_dict(), verify=verify)
+    assert gap(other, half.float(), 2, 3, 8, 8) < 1e-5
+
+
+class View(nn.Module):
+    """A tensor outside of the state dict that is a view of a weight in it."""
+
+    def __init__(self, kind: str) -> None:
+        super().__init__()
+        self.w, self.kind = nn.Parameter(torch.randn(8, 8)), kind
+        view = self.w.detach().t()
+        if kind == "buffer":
+            self.register_buffer("v", view, persistent=False)
+        elif kind == "attribute":
+            self.v = view
+        else:
+            self.held = {"views": [view]}
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x @ self.w + x @ (self.held["views"][0] if self.kind == "nested" else self.v)
+
+
+@pytest.mark.parametrize("kind", ["buffer", "attribute", "nested"])
+def test_a_view_of_a_weight_that_a_state_dict_does_not_reach(kind: str) -> None:
+    """A model into which it is loaded has new values in the view; a copy of the model has no view."""
+    model, new = View(kind).eval(), View(kind).eval()
+    engine = torch2edge.convert(model, [torch.randn(2, 8)], refittable=True)
+    name = r"a tensor of the model, \[8, 8\]," if kind == "nested" else "v"
+    with pytest.raises(ConfigError, match=rf"refit: {name} shares memory with w, .* Give the model itself"):
+        engine.refit(new.state_dict())
+    assert gap(engine, model, 2, 8) < 1e-5
+    engine.refit(new)
+    assert gap(engine, new, 2, 8) < 1e-5
 
 
 def test_one_tensor_of_two_names_and_two_values() -> None:

@@ -261,7 +261,7 @@ def convert(
     if declared and traced is not None:
         with clock("sizes"):
             verify_size_one(model, args, kwargs, traced, options, tolerance)
-    call = Call(model, args, kwargs, data, line=progress)
+    call = Call(model, args, kwargs, data, line=progress, own=keep_network)
     todo = Todo(call, file, traced, converting, names, keep_network, cuda_graph, verify, clock, cache, declared)
     if goal is None:
         return engine(options, todo)

@@ -25,7 +25,7 @@ from .errors import VerificationError
 from .graph import Graph
 from .lower import OnnxFile, Registry
 from .lower.check import check
-from .lower.registry import Converter
+from .lower.registry import Converter, is_own
 from .network_key import network_digest
 from .options import Options
 from .prepare import Call, Prepared, prepare
@@ -37,7 +37,10 @@ from .trace import names_of
 __all__ = ["Work", "cached", "limit_of"]
 
 PLAIN = (bool, int, float, str, type(None))  # defaults that a module keeps
-CODE = "the engine that is there holds code for the host, and a check or refittable=True would run it out of a file"
+CODE = (
+    "a version-compatible engine holds code for the host, and is never taken out of a file; exclude_lean_runtime=True leaves "
+    "that code out"
+)
 NOT_SHAPING = {"tolerance", "offload"}  # options that the engine does not hang on
 
 
@@ -85,18 +88,12 @@ def cached(cache: EngineCache, work: Work) -> EdgeModule:
 
     if isinstance(key, str):
         return _told(work.finish(lowered(), None, work.verify), f"not used: {key}")
-    if entry is None or _would_run_code(entry, work):
+    if entry is None:
         with cache.lock(key, work.call.line):
             entry = cache.find(key)  # somebody else may have built it meanwhile
-            if entry is None or _would_run_code(entry, work):
-                return _built(cache, key, work, lowered, CODE if entry else cache.nearest(key))
+            if entry is None:
+                return _built(cache, key, work, lowered, cache.nearest(key))
     return _from(entry, cache, key, work, lowered)
-
-
-def _would_run_code(entry: Entry, work: Work) -> bool:
-    """Whether code for the host that is in an entry would have to run now, which nobody has allowed: a file is a file."""
-    runs = work.options.refittable or (work.verify and not _checked(entry, work))
-    return _has_code(work.options) and runs and not _trt.why_not_executable()
 
 
 def _has_code(options: Options) -> bool:
@@ -128,13 +125,13 @@ def _from(entry: Entry, cache: EngineCache, key: Key, work: Work, lowered: Calla
         cache.drop(entry)
         raise
     said = f"hit: {entry.path}, built {entry.built}"
-    if check:
-        with cache.lock(key, work.call.line):
-            cache.store(key, entry.plan, module.metadata, entry.built)
-        return _told(module, f"{said}, and checked now")
-    if _has_code(work.options):
-        said += "; it holds code for the host, which runs once you trust the folder: module.engine_host_code_allowed = True"
-    return _told(module, f"{said}; the check is the one made then" if checked else said)
+    if not check:
+        return _told(module, f"{said}; the check is the one made then" if checked else said)
+    if not here:  # the engine itself was not, so its entry is as unchecked as before
+        return _told(module, f"{said}; checked now was the network that is lowered from the same, for no engine executes here")
+    with cache.lock(key, work.call.line):
+        cache.store(key, entry.plan, module.metadata, entry.built)
+    return _told(module, f"{said}, and checked now")
 
 
 def _told(module: EdgeModule, text: str) -> EdgeModule:
@@ -176,6 +173,8 @@ def _key(work: Work, prepared: Prepared | None, road: Road | None) -> Key | str:
         road: where the network alone tells it.
     """
     try:
+        if _has_code(work.options):
+            raise Unkeyable(CODE)
         if work.options.calibrator == "tensorrt" and work.call.calibration is not None:
             raise Unkeyable("TensorRT's own calibrator finds the ranges of INT8 during the build")
         return Key(type(work.call.model).__name__, _parts(work, prepared, road))
@@ -218,9 +217,12 @@ def _of_file(work: Work, file: OnnxFile) -> dict[str, str]:
 
 
 def _is_ours(found: Converter | None) -> bool:
-    """Whether a converter lies in converters/: a wrapper of one may have its name and module, but not its code."""
+    """Whether a converter is that of torch2edge for this op, and its code, which is in the key, lies in converters/.
+
+    A wrapper of one may have its name and module, but not its code; one of ours may be registered for another op.
+    """
     code = getattr(found.function, "__code__", None) if found else None
-    return code is not None and _lies_in_converters(code.co_filename)
+    return code is not None and is_own(found) and _lies_in_converters(code.co_filename)
 
 
 @functools.cache

@@ -45,6 +45,7 @@ class Call:
         wide: ops (positions in the graph that ``in_precision`` is given) that the engine to be refitted has in float32 for
             their numbers, though their modules are low; None where a new engine is to be built.
         may_fold: the modules whose batch norms are part of convolutions in the engine to be refitted; None as for ``wide``.
+        own: the network is kept, so it needs weights of its own; where no engine executes it is kept anyhow.
     """
 
     model: nn.Module
@@ -58,6 +59,7 @@ class Call:
     notes: list[str] = field(default_factory=list)
     wide: frozenset[int] | None = None
     may_fold: frozenset[str] | None = None
+    own: bool = False
     _largest: tuple[Graph, dict[int, float]] | None = None  # of the graph that was asked about last
 
     def largest(self, graph: Graph) -> dict[int, float]:

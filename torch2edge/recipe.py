@@ -49,6 +49,7 @@ class Recipe:
     sparse: list[str]  # modules that have the 2:4 pattern
     fits_half: bool  # of a weakly typed network of a half model: half kernels were allowed
     skeleton: Skeleton | None  # none where it came out of a file
+    dtypes: dict[str, str]  # of the model's state dict
     notes: list[str] = field(default_factory=list)  # of the report, before its check
 
 
@@ -67,6 +68,7 @@ def to_text(recipe: Recipe) -> str:
         "empty": [[*key, kind.name] for key, kind in recipe.network.empty.items()],
         "digests": [[*key, held] for key, held in recipe.digests.items()],
         "sparse": recipe.sparse, "fits_half": recipe.fits_half, "notes": recipe.notes,
+        "dtypes": recipe.dtypes,
     }  # fmt: skip
     return base64.b85encode(zlib.compress(json.dumps(data).encode(), 9)).decode()
 
@@ -94,7 +96,7 @@ def from_text(text: str, converting: Registry) -> Recipe:
             data["structure"], call, data["input_names"], data["output_structure"], data["constraints"], data["floats"],
             data["folded"], Fingerprint(data["layers"], {}, empty),
             {(layer, role): held for layer, role, held in data["digests"]}, data["sparse"], data["fits_half"], None,
-            data["notes"],
+            data["dtypes"], data["notes"],
         )  # fmt: skip
     except (ValueError, KeyError, TypeError, AttributeError, zlib.error) as error:
         raise ConfigError(

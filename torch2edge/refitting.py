@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import copy
 import functools
+import os
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
@@ -67,13 +68,15 @@ def make_refittable(
     )  # fmt: skip
     here = not why_not_executable()
     told = _fixed(module, road, found) if here else [_builds_anew()]
+    # of an engine out of a cache the report holds what its check said, too
+    notes = list(dict.fromkeys([*module.metadata.setdefault("notes", list(report.notes)), *told]))
     report.notes += [note for note in told if note not in report.notes]
     recipe = Recipe(
         options, converting, names, declared, [t.detach().clone() for t in example], structure, held, list(graph.input_names),
         graph.output_structure, [str(c) for c in graph.constraints], _floats(graph, call), list(road.lowered.folded),
         Fingerprint(found.layers, {}, found.empty), found.digests(),
         [path for path, sparse in sparse_modules(call.model).items() if sparse] if options.sparse else [],
-        _fits_half(road), Skeleton(call.model), list(report.notes),
+        _fits_half(road), Skeleton(call.model), _dtypes(call.model), notes,
     )  # fmt: skip
     module.metadata["refittable"] = here
     if here and converting is registry():  # functions of the user's are in no file
@@ -129,6 +132,8 @@ def _refitted(recipe: Recipe, module: EdgeModule, weights: Any, example: tuple[A
     Args:
         example: inputs and keyword inputs, or None and None for those of the conversion.
     """
+    if not isinstance(verify, bool):
+        raise ConfigError(f"refit: verify is {verify!r}; it must be True or False")
     start = time.perf_counter()
     model = _model_of(recipe, weights)
     call = _call_of(recipe, module, model, *example)
@@ -151,6 +156,7 @@ def _refitted(recipe: Recipe, module: EdgeModule, weights: Any, example: tuple[A
     assert report is not None
     report.notes = [*recipe.notes, f"{REFITTED}: {told}{'; the INT8 ranges of activations stay' if recipe.floats else ''}"]
     report.check, report.checked_by, report.engine_bytes = [], "", len(new._plan)
+    report.cache = ""  # it was of the old engine
     report.timings["refit"] = round(time.perf_counter() - start, 3)
     if module.network is not None:
         new.network, new._kept = road.session.network, Kept(call, road, recipe.options, recipe.converting, recipe.names)
@@ -161,16 +167,34 @@ def _refitted(recipe: Recipe, module: EdgeModule, weights: Any, example: tuple[A
 
 
 def _model_of(recipe: Recipe, weights: Any) -> nn.Module:
+    if not isinstance(weights, (nn.Module, torch.export.ExportedProgram, Mapping)):
+        raise InputError(f"refit takes a model or a state dict, but was given {_kind(weights)}")
     if isinstance(weights, Mapping):
         if recipe.skeleton is None:
             raise ConfigError(
                 "refit: an engine that was loaded has no model to load a state dict into: load it into a model, and give that"
             )
         return recipe.skeleton.filled(weights)
-    model, file = opened(weights)
-    if file is not None or not isinstance(model, nn.Module):
-        raise InputError("refit takes a model or a state dict, but was given the path of a file")
+    model, _ = opened(weights)
+    given = _dtypes(model)
+    if other := [name for name, dtype in recipe.dtypes.items() if given.get(name, dtype) != dtype]:
+        raise ConfigError(
+            f"refit: the weights are of other dtypes than those of the model that was converted: {other[0]} is "
+            f"{given[other[0]]} and was {recipe.dtypes[other[0]]}. Give the model in the dtypes that it had, or its state "
+            "dict, which is cast; or convert this model"
+        )
+    assert isinstance(model, nn.Module)
     return model
+
+
+def _kind(given: Any) -> str:
+    if isinstance(given, (str, os.PathLike)):
+        return f"a path ({os.fspath(given)!r}): load it first, torch.load(path, weights_only=True)"
+    return f"the class {given.__name__}" if isinstance(given, type) else f"a {type(given).__name__}"
+
+
+def _dtypes(model: nn.Module) -> dict[str, str]:
+    return {name: str(t.dtype) for name, t in model.state_dict().items() if isinstance(t, torch.Tensor)}
 
 
 def _call_of(recipe: Recipe, module: EdgeModule, model: nn.Module, inputs: Any, kwargs: Any) -> Call:
@@ -264,6 +288,7 @@ def _refit(new: EdgeModule, recipe: Recipe, found: Fingerprint) -> None:
     Raises:
         ConfigError: a weight has changed that the engine cannot be given; nothing is done then.
     """
+    graphs = new._graphs
     runner = new.disable_cuda_graph()._runner(None)  # nothing has run yet, and holds a context
     can = refittable_weights(runner.engine)
     fixed = [key for key, held in recipe.digests.items() if key not in can and digest(found.weights[key]) != held]
@@ -275,6 +300,8 @@ def _refit(new: EdgeModule, recipe: Recipe, found: Fingerprint) -> None:
         )
     refit_engine(runner.engine, found.weights, found.empty)
     new._plan = plan_of(runner.engine)
+    if graphs:
+        new.enable_cuda_graph(graphs)
 
 
 def _build(new: EdgeModule, road: Road) -> None:

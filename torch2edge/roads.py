@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from ._trt import why_not_executable
 from .build import BuildSession
 from .build.calibration import calibrator
 from .check.onnx_model import OnnxModel
@@ -140,7 +141,7 @@ def network(
         prepared = prepared or prepare(graph, options, converting, call)
         lowered = lower(
             prepared.graph, session.network, converting, names=names_of(model) | prepared.names, device_of=options.device_of,
-            may_fold=call.may_fold, **names,
+            may_fold=call.may_fold, own=call.own or bool(why_not_executable()), **names,
         )  # fmt: skip
         lowered.folded = [*prepared.folded, *lowered.folded]
         session.quantize(lowered.network, lowered.tensor_names, prepared.ranges, has_quantizers(prepared.graph))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -29,7 +29,7 @@ class Skeleton:
 
     def __init__(self, model: nn.Module) -> None:
         self._devices: dict[int, torch.device] = {}  # id of a tensor without memory -> where its original was
-        self._reason = ""
+        self._reason = self._shared = ""
         memo: dict[int, Any] = {}
         try:
             for tensor in model.state_dict(keep_vars=True).values():
@@ -37,6 +37,7 @@ class Skeleton:
                     memo[id(tensor)] = self._empty(tensor)
             # deepcopy keeps its own list of what it has copied in the memo, under the memo's own id
             self._model = copy.deepcopy(model, memo)
+            self._shared = _shared(model, memo.get(id(memo), ()))
         except Exception as error:
             self._model, self._reason = nn.Module(), f"{type(error).__name__}: {error}"
 
@@ -51,13 +52,19 @@ class Skeleton:
         """A model with the tensors of a state dict, where and of the dtypes that the original's were.
 
         Raises:
-            ConfigError: the original cannot be copied; or the state dict is of another model: it lacks tensors, has others,
-                or has other shapes; with their names.
+            ConfigError: the original cannot be copied; it has tensors outside of the state dict that are views of those in it
+                (``v = self.w.t()``), which the copy does not have; or the state dict is of another model: it lacks tensors,
+                has others, or has other shapes; with their names.
         """
         if self._reason:
             raise ConfigError(
                 f"refit: the model cannot be copied ({self._reason}), so no state dict can be loaded into a copy of it. Give "
                 "the model itself: refit(model)"
+            )
+        if self._shared:
+            raise ConfigError(
+                f"refit: {self._shared}, and would keep its old values when a state dict is loaded into a copy of the model. "
+                "Give the model itself: refit(model)"
             )
         memo: dict[int, Any] = {}
         for tensor in (*self._model.parameters(), *self._model.buffers()):
@@ -108,3 +115,32 @@ class Skeleton:
             prefix = next((p for p in ("module.", "_orig_mod.") if given and all(n.startswith(p) for n in given)), "")
             tip = f" Take {prefix!r} off its names." if prefix and not wanted.keys() <= given.keys() else ""
             raise ConfigError(f"refit: the state dict is of another model: {'; '.join(told)}.{tip}")
+
+
+def _shared(model: nn.Module, copied: Sequence[Any]) -> str:
+    """Which tensor outside of the state dict lies in the memory of one that is in it, or "".
+
+    Args:
+        copied: what a deepcopy of the model has copied, its plain attributes at any depth among it.
+    """
+    inside: dict[int, str] = {}
+    for name, tensor in model.state_dict(keep_vars=True).items():
+        if isinstance(tensor, torch.Tensor) and (where := _storage(tensor)):
+            inside.setdefault(where, name)
+    for tensor in copied:
+        if isinstance(tensor, torch.Tensor) and (name := inside.get(_storage(tensor), "")):
+            return f"{_called(model, tensor)} shares memory with {name}, is in no state dict"
+    return ""
+
+
+def _storage(tensor: torch.Tensor) -> int:
+    """Address of the memory; 0 where there is none."""
+    return tensor.untyped_storage().data_ptr() if tensor.layout == torch.strided else 0
+
+
+def _called(model: nn.Module, tensor: torch.Tensor) -> str:
+    for path, module in model.named_modules():
+        for name, value in (*module._buffers.items(), *module.__dict__.items()):
+            if value is tensor:
+                return f"{path}.{name}" if path else name
+    return f"a tensor of the model, {list(tensor.shape)},"

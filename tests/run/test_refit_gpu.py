@@ -21,6 +21,7 @@ from torch2edge import ConfigError
 from torch2edge._trt import capabilities
 from torch2edge.check.tf32 import tf32
 from torch2edge.fingerprint import first_difference
+from torch2edge.run.graphs import GraphRunner
 
 pytestmark = [pytest.mark.gpu, needs_gpu]
 
@@ -173,6 +174,21 @@ def test_copies_and_originals_are_apart(net: nn.Module, engine: torch2edge.EdgeM
     other.refit(new)
     assert gap(other, new, 2, 3, 8, 8) < 1e-4
     assert gap(engine, net, 2, 3, 8, 8) < 1e-4
+
+
+def test_cuda_graphs_stay(net: nn.Module) -> None:
+    engine = torch2edge.convert(net, [torch.randn(2, 3, 8, 8, device="cuda")], refittable=True, cuda_graph=True, **FAST)
+    new = trained(net)
+    other = engine.refitted(new)
+    assert other._graphs == engine._graphs > 0
+    assert gap(other, new, 2, 3, 8, 8) < 1e-4
+    engine.refit(new)
+    assert engine._graphs == other._graphs
+    for module in (other, engine):
+        for _ in range(2):
+            assert gap(module, new, 2, 3, 8, 8) < 1e-4
+        assert isinstance(module._runner(None), GraphRunner)
+        assert len(module.input_buffers) == 1
 
 
 def test_a_check_that_fails_changes_nothing(net: nn.Module) -> None:

@@ -39,7 +39,7 @@ class Lowered:
 def lower(
     graph: Graph, raw: Any, registry: Registry, *, names: dict[int, str] | None = None,
     device_of: Callable[[str], Any] = lambda path: None, input_names: Sequence[str] | None = None,
-    output_names: Sequence[str] | None = None, may_fold: Container[str] | None = None,
+    output_names: Sequence[str] | None = None, may_fold: Container[str] | None = None, own: bool = False,
 ) -> Lowered:  # fmt: skip
     """Fill TensorRT's INetworkDefinition ``raw`` with the ops of ``graph``.
 
@@ -49,6 +49,7 @@ def lower(
         input_names: of the network's inputs, one per input of the graph; by default input_0, input_1, ...
         output_names: the same for its outputs.
         may_fold: the modules whose batch norms may become part of a convolution; by default all.
+        own: the network holds copies of the weights; else it reads the memory of the graph's.
 
     Raises:
         ConfigError: names that are too few, too many, empty or used twice.
@@ -60,7 +61,7 @@ def lower(
         _settle(graph)
     input_names, output_names = binding_names(graph, input_names, output_names)
     check(graph.ops, registry)
-    net = Network(raw, names, device_of)
+    net = Network(raw, names, device_of, own)
     net.dim_names, net.quantizes = graph.symbols, has_quantizers(graph)
     env = _Env()
     input_names = _inputs(graph, net, env, input_names)

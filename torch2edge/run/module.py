@@ -59,6 +59,7 @@ class EdgeModule(Running):
         self._sizes: Sizes | None = None
         self._start_anew()
         self._refit = None
+        self.network = self._kept = None  # they were of another engine
         if not metadata:
             return
         self._signature = Signature(metadata)
@@ -180,8 +181,8 @@ class EdgeModule(Running):
             self._profiles, self._quick = {}, None
             self._plan, self.metadata, self._fallback = new._plan, new.metadata, new._fallback
             self.network, self._kept = new.network, new._kept
-        if old:
-            torch.cuda.synchronize()  # its execution contexts may still be at work
+        for index in old:
+            torch.cuda.synchronize(index)  # its execution contexts may still be at work
 
     # ---- saving -----------------------------------------------------------------------------------------------------
 

@@ -7,7 +7,7 @@ import copy
 import json
 import os
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -23,7 +23,7 @@ from .module import EdgeModule
 __all__ = ["Part", "PartitionReport", "PartitionWarning", "PartitionedModule"]
 
 FORMAT = 1  # of the extra state
-REFITTED = "note: refitted: each engine was compared with its submodule, the whole with nothing"
+Refit = Callable[["PartitionedModule", Any, bool], "PartitionedModule"]
 
 
 class PartitionWarning(UserWarning):
@@ -155,6 +155,7 @@ class PartitionedModule(_StandsFor):
     """
 
     _inner = "module"
+    _refit: Refit | None = None  # after ``convert(..., refittable=True)``
 
     def __init__(
         self, model: nn.Module, engines: Mapping[str, EdgeModule] | None = None, report: PartitionReport | None = None
@@ -198,41 +199,42 @@ class PartitionedModule(_StandsFor):
     def refit(self, model: nn.Module, *, verify: bool = True) -> None:
         """Take the weights of another model: engines and PyTorch, after ``convert(..., fallback="torch", refittable=True)``.
 
-        When this fails, all is as it was. There must be memory for the new engines beside the old ones.
+        What stays in PyTorch is a fresh copy of the new model, with all that it is made of: buffers in no state dict and
+        attributes, too. When this fails, all is as it was. There must be memory for both, engines and copies. Calls of other
+        threads that have begun before it ends may get old weights here and new ones there.
 
         Args:
             model: like the one that was converted, in eval mode.
-            verify: compare each engine with its submodule on fresh random inputs; the whole is not compared.
+            verify: compare each engine with its submodule, and the whole with the model, on fresh random inputs (on the
+                calibration's batches where INT8 was checked on these).
 
         Raises:
             ConfigError: an engine cannot be refitted, or the model is another one; see ``EdgeModule.refit``.
-            VerificationError: the outputs of an engine are not those of its submodule.
+            InputError: it is no model.
+            TrainingModeError: a module is in training mode.
+            VerificationError: the outputs of an engine are not those of its submodule, or those of the whole not the model's.
         """
-        if not_made := [path for path, part in self._parts.items() if part.edge_engine._refit is None]:
+        not_made = [path for path, part in self._parts.items() if part.edge_engine._refit is None]
+        if self._refit is None or not_made:
             raise ConfigError(
-                f"refit: the engines of {', '.join(not_made)} cannot be refitted: they were converted without "
-                "refittable=True, or loaded"
+                f"refit: the engines of {', '.join(not_made or self._parts) or 'an empty module'} cannot be refitted: they "
+                "were converted without refittable=True, or loaded"
             )
-        self._check_state(model.state_dict())
-        new = {path: part.edge_engine.refitted(model.get_submodule(path), verify=verify) for path, part in self._parts.items()}
-        with self._originals():
-            self.module.load_state_dict(model.state_dict())
-        for path, engine in new.items():
-            self._parts[path].edge_engine._become(engine)
-            if self._report is not None and engine.report is not None:
-                self._report.engines[path] = engine.report
-        if self._report is not None:
-            self._report.check = []  # it was of the old weights
-            self._report.notes = [n for n in self._report.notes if n != REFITTED] + [REFITTED]
+        self._become(self._refit(self, model, verify))
 
-    def _check_state(self, state: Mapping[str, Any]) -> None:
+    def _become(self, new: PartitionedModule) -> None:
+        """Take the copy of ``new``; the engines stay these, with what is set about them, and take what is in the new ones."""
+        old, self._parts = self._parts, new._parts
+        self.module, self._report = new.module, new._report
+        for path, part in new._parts.items():
+            part._by_engine, part._by_torch = old[path]._by_engine, old[path]._by_torch
+            old[path].edge_engine._become(part.edge_engine)
+            part.edge_engine = old[path].edge_engine
+
+    def _original_state(self) -> dict[str, Any]:
+        """The state dict of the copy as it was before engines were put in."""
         with self._originals():
-            own = {name: getattr(t, "shape", None) for name, t in self.module.state_dict().items()}
-        given = {name: getattr(t, "shape", None) for name, t in state.items()}
-        if other := [name for name in dict.fromkeys([*own, *given]) if own.get(name, 0) != given.get(name, 0)]:
-            raise ConfigError(
-                f"refit: the model has other parameters or buffers than the converted one: {', '.join(other[:5])}"
-            )
+            return self.module.state_dict()
 
     @property
     def report(self) -> PartitionReport | None:
@@ -282,6 +284,7 @@ class PartitionedModule(_StandsFor):
                 f"the state dict has engines for {', '.join(missing)}, but this model has no such submodules"
             )
         self._install({path: EdgeModule() for path in data["engines"]})
+        self._refit = None
         self._report = PartitionReport.from_dict(data["report"]) if data["report"] else None
 
     @contextlib.contextmanager
