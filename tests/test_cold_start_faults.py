@@ -23,6 +23,8 @@ from torch2edge.run.engine_file import read
 SLOW = """
 import sys, time
 from torch2edge.build.session import BuildSession
+import signal
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs, and what they start, ignore it
 real = BuildSession.build
 def build(self, timing=None):
     print("building", flush=True)

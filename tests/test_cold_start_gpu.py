@@ -229,17 +229,21 @@ def test_what_one_build_measured_the_next_need_not(tmp_path: Path) -> None:
 
 @timed
 def test_measurements_of_two_builds_are_joined(tmp_path: Path) -> None:
-    """The second began before the first had written: what it writes holds both."""
+    """The second began before the first had written: what it writes holds both, or the larger where TensorRT joins none.
+
+    8.6.0 on an H200 without cuBLAS refuses: "Myelin error from unknown graph".
+    """
     convert(tmp_path / "one", nn.Sequential(nn.Conv2d(3, 16, 5), nn.ReLU()).eval().cuda(), **MEASURED)
     convert(tmp_path / "two", nn.Sequential(nn.ConvTranspose2d(3, 8, 4, 2), nn.Sigmoid()).eval().cuda(), **MEASURED)
     one, two = timing_file(tmp_path / "one"), timing_file(tmp_path / "two")
     first, second = one.read(), two.read()
     session = BuildSession(Options())
+    joins = session.config.create_timing_cache(first).combine(session.config.create_timing_cache(second), False)
     held = one.give(session.config)
     one.path.write_bytes(two.path.read_bytes())  # what a process wrote meanwhile
     one.take(session.config)
     assert held is not None
-    assert len(one.read()) > max(len(first), len(second))
+    assert len(one.read()) >= max(len(first), len(second)) + joins
 
 
 @timed

@@ -231,15 +231,19 @@ def capture(module: Any, own: list[torch.Tensor]) -> tuple[torch.cuda.CUDAGraph,
 
 
 @pytest.mark.filterwarnings("ignore:The CUDA Graph is empty")  # PyTorch's, of a capture that failed
+def test_a_capture_before_the_first_call_is_refused(engine: torch2edge.EdgeModule) -> None:
+    with pytest.raises(ExecutionError, match="Call the module"):
+        capture(copy.deepcopy(engine).disable_cuda_graph(), drawn())
+    torch.cuda.synchronize()
+
+
 @pytest.mark.parametrize("graphed", [False, True])
 def test_inside_of_a_graph_of_the_user(net: Net, engine: torch2edge.EdgeModule, graphed: bool) -> None:
     module = copy.deepcopy(engine) if graphed else copy.deepcopy(engine).disable_cuda_graph()
+    module.warmup()
     own = drawn()
-    with pytest.raises(ExecutionError, match="Call the module once"):
-        capture(copy.deepcopy(engine).disable_cuda_graph(), own)
-    torch.cuda.synchronize()
-    module.disable_cuda_graph().warmup()
     graph, given = capture(module, own)
+    module.streams(6)  # makes the module's runners anew: the graph keeps what it captured
     for _ in range(3):
         fresh = drawn()
         for mine, new in zip(own, fresh):
@@ -250,3 +254,81 @@ def test_inside_of_a_graph_of_the_user(net: Net, engine: torch2edge.EdgeModule, 
             same(module(*other), net(*other))  # while the replay may still run
             torch.cuda.synchronize()
             same(given, net(*fresh))
+
+
+@torch.no_grad()
+@pytest.mark.filterwarnings("ignore:The CUDA Graph is empty")
+def test_twice_in_a_graph_of_the_user_with_sizes_that_vary(net: Net) -> None:
+    x = Input(min=(1, 3, 8, 8), opt=(2, 3, 16, 16), max=(4, 3, 32, 32))
+    module = torch2edge.convert(net, [x, drawn()[1]], **FAST)
+    own, later = drawn(3, 9), drawn(3, 9)
+    module(*drawn(1, 8))
+    with pytest.raises(ExecutionError, match="inputs of these shapes"):
+        capture(module, own)
+    torch.cuda.synchronize()
+    module(*own)
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        first, second = module(*own), module(*later)
+    for inputs in (own, later):
+        for mine, new in zip(inputs, drawn(3, 9)):
+            mine.copy_(new)
+    graph.replay()
+    torch.cuda.synchronize()
+    same(first, net(*own))
+    same(second, net(*later))
+
+
+@torch.no_grad()
+def test_own_buffers_in_other_places_and_outputs_fed_back() -> None:
+    class Mix(nn.Module):
+        def forward(self, a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
+            return a.flip(0) + 10 * b
+
+    mix, like = Mix().eval(), [torch.randn(512, device="cuda"), torch.randn(512, device="cuda")]
+    for graphed in (False, True):
+        module = torch2edge.convert(mix, like, cuda_graph=graphed, **FAST)
+        module.outputs = "reuse"
+        a, b = torch.randn(512, device="cuda"), torch.randn(512, device="cuda")
+        expected = mix(mix(a, b), b)
+        torch.testing.assert_close(module(module(a, b), b), expected)  # an output of the last call as an input
+        expected = mix(b, mix(a, b))
+        torch.testing.assert_close(module(b, module(a, b)), expected)
+        if graphed:
+            own = module.input_buffers
+            for _ in range(2):
+                for buffer, new in zip(own, (a, b)):
+                    buffer.copy_(new)
+                torch.testing.assert_close(module(own[1], own[0]), mix(b, a))
+                own[0].copy_(a)
+                torch.testing.assert_close(module(b, own[0]), mix(b, a))
+
+
+def test_a_thread_that_does_nothing_else(engine: torch2edge.EdgeModule, net: Net) -> None:
+    inputs, results = drawn(), []
+    with torch.no_grad():
+        engine(*inputs), engine(*inputs)
+        expected = net(*inputs)
+    thread = threading.Thread(target=lambda: results.append(engine(*inputs)))
+    thread.start()
+    thread.join()
+    torch.cuda.synchronize()
+    same(results[0], expected)
+
+
+def test_captured_in_inference_mode_and_with_gradients(net: Net, engine: torch2edge.EdgeModule) -> None:
+    module, inputs = copy.deepcopy(engine), [t.requires_grad_() for t in drawn()]
+    with torch.inference_mode():
+        module(*drawn())
+    own = module.input_buffers
+    own[0].copy_(drawn()[0])
+    module(*inputs)
+    given = module(own[0], inputs[1])
+    assert not any(t.requires_grad for t in (*own, *given.values()))
+    with torch.no_grad():
+        same(given, net(own[0], inputs[1]))
+
+
+def test_captures_have_a_stream_of_their_own(engine: torch2edge.EdgeModule) -> None:
+    pool = {torch.cuda.Stream().cuda_stream for _ in range(64)}
+    assert graphs_of(copy.deepcopy(engine))._capturing.handle not in pool

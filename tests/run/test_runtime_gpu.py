@@ -71,6 +71,53 @@ def test_outputs_are_fresh_until_they_are_reused(net: Net, engine: torch2edge.Ed
 
 
 @torch.no_grad()
+@pytest.mark.parametrize("graphed", [False, True])
+def test_ways_to_the_outputs_do_not_mix(net: Net, engine: torch2edge.EdgeModule, graphed: bool) -> None:
+    """out=, then reuse, then streams, then reuse: nothing of the user's is written that was not given."""
+    module = copy.deepcopy(engine).enable_cuda_graph() if graphed else copy.deepcopy(engine)
+    x, out = x_of(), torch.empty(2, 4, 14, 14, device="cuda")
+    module(x, out=out)
+    module.outputs = "reuse"
+    other = x_of()
+    close(module(other), net(other))
+    close(out, net(x))
+    xs = [x_of() for _ in range(8)]
+    results = module.streams(4)(xs)
+    close(module(other), net(other))
+    for given, one in zip(results, xs):
+        close(given, net(one))
+    assert module(other, out=None).data_ptr() == module(other).data_ptr()
+
+
+@torch.no_grad()
+def test_reused_outputs_are_those_of_a_stream(net: Net, engine: torch2edge.EdgeModule) -> None:
+    module = copy.deepcopy(engine)
+    module.outputs = "reuse"
+    streams, kept = [torch.cuda.Stream() for _ in range(6)], []
+    for stream in streams:
+        with torch.cuda.stream(stream):
+            x = x_of()
+            kept.append((module(x), net(x)))
+    torch.cuda.synchronize()
+    for given, expected in kept:
+        close(given, expected)
+
+
+@torch.no_grad()
+def test_an_engine_that_was_changed_is_forgotten(engine: torch2edge.EdgeModule) -> None:
+    """A call that was under way meanwhile brings nothing of the old one back."""
+    module, x = copy.deepcopy(engine), x_of()
+    module(x)
+    old = module._runner(0)
+    module.enable_cuda_graph().disable_cuda_graph()
+    module._remember(old, [x], None)
+    assert module._quick is None
+    module(x)
+    assert module._quick is not None
+    assert module._quick.runner is module._runner(0) is not old
+
+
+@torch.no_grad()
 def test_out(net: Net, engine: torch2edge.EdgeModule) -> None:
     x, out = x_of(), torch.empty(2, 4, 14, 14, device="cuda")
     assert engine(x, out=out) is out
@@ -141,14 +188,17 @@ def test_a_stream_that_is_not_pytorchs(net: Net, engine: torch2edge.EdgeModule) 
     import ctypes
 
     cuda = ctypes.CDLL("libcuda.so.1")
-    for _ in range(3):
+    graphed, shared = copy.deepcopy(engine).enable_cuda_graph(), copy.deepcopy(engine)
+    shared.share_memory_with(copy.deepcopy(engine))
+    for module in (engine, graphed, shared) * 2:
         handle = ctypes.c_void_p()
         assert cuda.cuStreamCreate(ctypes.byref(handle), 1) == 0
         with torch.cuda.stream(torch.cuda.ExternalStream(handle.value)):
             x = x_of()
-            given, expected = engine(x), net(x)
+            given, expected = module(x), net(x)
             torch.cuda.current_stream().synchronize()
         close(given, expected)
+        del x, given, expected  # PyTorch's allocator asks the stream when they go
         assert cuda.cuStreamDestroy_v2(handle) == 0
     x = x_of()
     close(engine(x), net(x))

@@ -11,6 +11,7 @@ import torch
 
 from .._trt import capabilities, context_without_memory, device_memory_size, give_memory, last_errors
 from ..errors import ExecutionError
+from .driver import capture_id
 from .memory import SharedMemory
 
 __all__ = ["Context", "Contexts", "Shapes", "output_shape"]
@@ -42,10 +43,11 @@ class Context:
         self._alone = alone
         self.moved(stream)
 
-    def written(self, shapes: Shapes) -> list[torch.Tensor]:
-        """The outputs of its last call for ``outputs="reuse"``, which had inputs of these shapes."""
-        assert self.kept is not None
-        assert self.kept[0] == shapes
+    def kept_for(self, shapes: Shapes, make: Callable[[], list[torch.Tensor]]) -> list[torch.Tensor]:
+        """The outputs for ``outputs="reuse"`` and inputs of these shapes."""
+        if self.kept is None or self.kept[0] != shapes:
+            with torch.inference_mode(False):  # what is made in it cannot be written outside of it
+                self.kept = shapes, make()
         return self.kept[1]
 
     def moved(self, stream: torch.cuda.Stream) -> None:
@@ -53,6 +55,8 @@ class Context:
         self.stream, self.kept = stream, None  # the outputs' memory is of the stream before
         foreign = stream.cuda_stream != 0 and stream.stream_id == stream.cuda_stream  # torch.cuda.ExternalStream
         self.done = torch.cuda.Event() if foreign else None
+        if self.done is not None:
+            self.done.record(stream)
         by_detour = stream.cuda_stream == 0 and capabilities().default_stream_synchronizes
         self.plain = self._alone and not foreign and not by_detour
 
@@ -95,7 +99,7 @@ class Contexts:
             raise ExecutionError(_no_context(self._engine))
         if memory:
             size = device_memory_size(self._engine)
-            give_memory(context, memory.address(size, stream), size)
+            give_memory(context, memory.address(size), size)
         if self._profiler is not None:
             context.profiler = self._profiler()
         if profile is not None and not context.set_optimization_profile_async(profile, stream.cuda_stream):
@@ -121,12 +125,17 @@ class Contexts:
         found.moved(stream)
         return found, idle
 
-    def warm(self, profile: int | None) -> Context | None:
-        """An idle context that has worked, which is the caller's from now on; None where there is none."""
+    def warm(self, profile: int | None, shapes: Shapes) -> Context | None:
+        """An idle context that has worked with inputs of these shapes, the caller's from now on; None where there is none."""
         with self._lock:
-            found = self._idle_elsewhere(profile)
-            self._made -= found is not None
-            return found
+            for contexts in list(self.idle.get(profile, {}).values()):
+                for held in list(contexts):
+                    if held.shapes == shapes and -1 not in held.told:
+                        with contextlib.suppress(ValueError):  # a call has just taken it
+                            contexts.remove(held)
+                            self._made -= 1
+                            return held
+        return None
 
     def profile_with(self, profiler: Callable[[], Any]) -> None:
         """Give each context an IProfiler; the idle ones are forgotten, and the caller sees to it that none works."""
@@ -140,9 +149,11 @@ class Contexts:
             self._made = 0
 
     def _idle_elsewhere(self, profile: int | None) -> Context | None:
-        for contexts in list(self.idle.get(profile, {}).values()):
-            with contextlib.suppress(IndexError):
-                return contexts.pop(0)
+        """Of another stream, but not of one that is captured: an event of it would pull the waiting stream in."""
+        for raw, contexts in list(self.idle.get(profile, {}).items()):
+            if contexts and not capture_id(raw):
+                with contextlib.suppress(IndexError):
+                    return contexts.pop(0)
         return None
 
 

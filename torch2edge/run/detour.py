@@ -6,6 +6,8 @@ from collections.abc import Callable
 
 import torch
 
+from .driver import private_stream
+
 __all__ = ["Detour"]
 
 
@@ -16,7 +18,7 @@ class Detour:
     """
 
     def __init__(self, device: torch.device) -> None:
-        self._stream = torch.cuda.Stream(device)
+        self._stream = torch.cuda.ExternalStream(private_stream(), device)
         self._before, self._after = torch.cuda.Event(), torch.cuda.Event()
 
     def enqueue(self, enqueue: Callable[[int], bool], default: torch.cuda.Stream) -> bool:

@@ -13,10 +13,13 @@ from contextlib import contextmanager
 from ctypes import byref, c_int, c_size_t, c_uint, c_uint64, c_void_p
 from typing import Any, ClassVar
 
-__all__ = ["CudaError", "Graph", "captured", "copy"]
+__all__ = ["CudaError", "Graph", "capture_id", "captured", "copy", "private_stream"]
 
 _THREAD_LOCAL = 1  # CU_STREAM_CAPTURE_MODE_THREAD_LOCAL: what other threads do meanwhile is theirs
 _MEMCPY = 1  # CU_GRAPH_NODE_TYPE_MEMCPY
+_NON_BLOCKING = 1  # CU_STREAM_NON_BLOCKING
+_ACTIVE = 1  # CU_STREAM_CAPTURE_STATUS_ACTIVE
+_INVALID_CONTEXT = 201  # CUDA_ERROR_INVALID_CONTEXT: a thread that has called nothing of CUDA yet
 
 
 class CudaError(RuntimeError):
@@ -50,6 +53,9 @@ _ARGUMENTS: dict[str, list[Any]] = {
     "cuGraphDestroy": [c_void_p],
     "cuMemcpyDtoDAsync_v2": [c_uint64, c_uint64, c_size_t, c_void_p],
     "cuCtxGetCurrent": [c_void_p],
+    "cuCtxSetCurrent": [c_void_p],
+    "cuStreamCreate": [c_void_p, c_uint],
+    "cuStreamGetCaptureInfo": [c_void_p, c_void_p, c_void_p],
     "cuGetErrorString": [c_int, c_void_p],
 }
 
@@ -83,6 +89,21 @@ def _reason(code: int) -> str:
     return text.value.decode() if text.value else f"error {code}"
 
 
+def private_stream() -> int:
+    """The handle of a new stream of the current GPU that nobody else has: those of torch.cuda.Stream() are 32, in turn."""
+    stream = c_void_p()
+    _do("cuStreamCreate", byref(stream), _NON_BLOCKING)
+    return int(stream.value or 0)
+
+
+def capture_id(stream: int) -> int:
+    """The number of the capture that a stream is in, or 0. Of the default stream, which cannot be in one, it is not asked."""
+    status, number = c_int(), c_uint64()
+    if not stream or _driver().cuStreamGetCaptureInfo(stream, byref(status), byref(number)):
+        return 0
+    return int(number.value) if status.value == _ACTIVE else 0
+
+
 def copy(to: int, source: int, size: int, stream: int) -> None:
     """Enqueue a copy within the GPU's memory: ``size`` bytes from one address to another."""
     _do("cuMemcpyDtoDAsync_v2", to, source, size, stream)
@@ -112,6 +133,9 @@ class Graph:
     def launch(self, stream: int) -> None:
         """Enqueue it. Where it is running already, on whatever stream, CUDA runs it after that."""
         code = self._launch(self._executable, stream)
+        if code == _INVALID_CONTEXT:
+            _do("cuCtxSetCurrent", self._context)
+            code = self._launch(self._executable, stream)
         if code:
             raise CudaError(f"cuGraphLaunch: {_reason(code)}")
 

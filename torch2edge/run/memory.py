@@ -33,24 +33,28 @@ class SharedMemory:
         """Bytes of the GPU's memory that it holds."""
         return self._block.numel() + sum(t.numel() for t in self._old)
 
-    def address(self, size: int, stream: torch.cuda.Stream) -> int:
+    def address(self, size: int) -> int:
         """Where ``size`` bytes may be written, aligned as TensorRT wants it."""
         with self._lock:
             if self._block.numel() < size:
                 self._old.append(self._block)
                 self._block = torch.empty(max(size, 1), dtype=torch.uint8, device=self._device)
-            self._block.record_stream(stream)
             return self._block.data_ptr()
 
     @contextmanager
     def turn(self, stream: torch.cuda.Stream) -> Iterator[None]:
         """What is enqueued on ``stream`` meanwhile runs after everything that used the memory before."""
         with self._lock:
-            if self._last is not None and self._last != stream:
+            if self._last is not None:
                 stream.wait_event(self._done)
+            if self._last is None or self._last != stream:
+                for block in (self._block, *self._old):
+                    block.record_stream(stream)
             self._last = stream
-            yield
-            self._done.record(stream)
+            try:
+                yield
+            finally:
+                self._done.record(stream)
 
 
 class SharedMemories:

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from ..errors import ConfigError, EngineFileError, ExecutionError, InputError
+from ..errors import ConfigError, EngineFileError, InputError
 from ..report import Report
 from ..structure import flatten, same, text, unflatten
 from .engine_file import check_built_for_here, describe, pieces, unpack, write
@@ -116,14 +116,9 @@ class EdgeModule(Running):
 
     def _call(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """A call of which nothing is known yet."""
-        if self._forked:
-            raise ExecutionError(
-                f"process {os.getpid()} was forked after the engine was loaded, and CUDA does not survive that. Start "
-                "processes with multiprocessing's 'spawn' method, and load the engine in each of them"
-            )
-        if not self.metadata:
-            raise ExecutionError("this EdgeModule is empty: load a state dict first, or use torch2edge.load(file)")
-        out = self._out(kwargs.pop("out")) if self._takes_out and kwargs.get("out") is not None else None
+        self._check_usable()
+        given = kwargs.pop("out", None) if self._takes_out else None
+        out = None if given is None else self._out(given)
         tensors = self._signature.checked(self._flatten(args, kwargs), self.cast_inputs)
         return unflatten(self.metadata["output_structure"], self._run(tensors, out))
 

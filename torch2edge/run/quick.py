@@ -29,7 +29,7 @@ class Quick:
     """
 
     def __init__(self, signature: Signature, runner: Runner | GraphRunner, profiles: dict[Any, int | None]) -> None:
-        self.launch, self.index = runner.launch, runner.index
+        self.runner, self.launch, self.index = runner, runner.launch, runner.index
         self._profiles = profiles
         self._dtypes = [dtype for _, dtype, _, _ in signature.inputs]
         self._current: Callable[[], int] = torch._C._cuda_getDevice
@@ -58,11 +58,11 @@ class Quick:
         for tensor, dtype in zip(args, dtypes):
             if (
                 type(tensor) is not torch.Tensor or tensor.dtype is not dtype or tensor.get_device() != index
-                or tensor.layout is not torch.strided or not tensor.is_contiguous()
+                or tensor.layout is not torch.strided or not tensor.is_contiguous() or tensor.is_neg()
             ):  # fmt: skip
                 return None
             address = tensor.data_ptr()
-            if address % ALIGNMENT:
+            if address % ALIGNMENT or not address:
                 return None
             addresses.append(address)
             shapes.append(tensor.shape)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import threading
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import torch
@@ -13,9 +14,10 @@ from .._trt import capabilities, carried, clear_errors, last_errors, load_plugin
 from ..errors import ExecutionError, InputError
 from .contexts import Context, Contexts, Shapes, output_shape
 from .detour import Detour
+from .driver import capture_id
 from .memory import SharedMemory
 
-__all__ = ["ALIGNMENT", "CONTEXTS", "NOT_CALLED", "SHAPES", "Outputs", "Runner", "on"]
+__all__ = ["ALIGNMENT", "CONTEXTS", "NOT_CALLED", "SHAPES", "Outputs", "Runner", "Sizes", "check_out", "on"]
 
 ALIGNMENT = 256  # bytes; IExecutionContext.set_tensor_address requires it
 CONTEXTS = 4  # per engine, before idle ones of other streams are taken over
@@ -23,8 +25,9 @@ SHAPES = 256  # whose outputs are remembered
 INT32 = torch.iinfo(torch.int32)
 Sizes = tuple[tuple[int, ...], tuple[int, ...], torch.dtype]  # of an output: its shape, strides and dtype
 NOT_CALLED = (
-    "a CUDA graph is captured here, and the engine was not called before: TensorRT sets itself up in its first call, which no "
-    "graph can hold. Call the module once (or module.warmup()) before the capture"
+    "a CUDA graph is captured here, and the engine was not called with inputs of these shapes before, or was in as many calls "
+    "as it has execution contexts: TensorRT sets itself up in a first call, which no graph can hold. Call the module (or "
+    "module.warmup()) before the capture, on as many streams as are captured"
 )
 Outputs = Sequence[torch.Tensor] | None
 
@@ -42,6 +45,7 @@ class Runner:
         memory: where the activations are; None for a memory of each context's own.
         contexts: idle streams' execution contexts are taken over from so many on.
         host_code: run the code for the host that is in a version-compatible plan.
+        in_graphs: what graphs of the user have captured is put here; such a graph needs it for ever.
 
     Raises:
         ExecutionError: nothing here can execute it, or TensorRT refuses the plan.
@@ -51,6 +55,7 @@ class Runner:
         self, plan: bytes, inputs: Sequence[tuple[str, torch.dtype]],
         outputs: Sequence[tuple[str, torch.dtype, tuple[Any, ...]]], dla_core: int | None = None,
         memory: SharedMemory | None = None, contexts: int = CONTEXTS, host_code: bool = False,
+        in_graphs: list[Any] | None = None,
     ) -> None:  # fmt: skip
         reason = why_not_executable()
         if reason:
@@ -78,7 +83,8 @@ class Runner:
         self._memory = memory
         self.contexts = Contexts(self.engine, len(self.names), memory, contexts)
         self._detour = Detour(self.device) if capabilities().default_stream_synchronizes else None
-        self._in_graphs: list[Context] = []  # what a graph of the user's has captured is its for ever
+        self.in_graphs = in_graphs if in_graphs is not None else []
+        self._captures: dict[tuple[int, int, int | None, Shapes], Context] = {}
         self._threads = threading.local()
         self._spare = torch.empty(1, device=self.device)  # an address for tensors without elements: null is refused
         self._made: dict[Shapes, list[Sizes]] = {}
@@ -88,7 +94,7 @@ class Runner:
         held: dict[int | None, Any] = vars(self._threads).setdefault("held", {})
         if profile not in held:
             with torch.cuda.device(self.index):
-                held[profile] = self.contexts.new(torch.cuda.current_stream(), profile).context
+                held[profile] = self.contexts.new(torch.cuda.current_stream(), profile, own_memory=True).context
         return held[profile]
 
     def forget(self) -> None:
@@ -121,7 +127,7 @@ class Runner:
         with on(self.index):
             ready, addresses, shapes = self.taken(tensors, profile)
             if out is not None:
-                check_out(out, self.outputs_for(shapes, profile), [dtype for _, dtype, _ in self.outputs])
+                check_out(out, self.sizes(shapes, profile), [dtype for _, dtype, _ in self.outputs], self.device)
             return self.launch(ready, addresses, shapes, profile, reuse, out)
 
     def taken(
@@ -148,7 +154,7 @@ class Runner:
         """
         raw = self.raw_stream(self.index)
         if raw and own is None and self.capturing():  # the default stream cannot be
-            own = self._of_a_graph(profile)
+            own = self._of_a_graph(raw, profile, shapes)
         idle: list[Context] = []
         try:
             if own is None:
@@ -160,8 +166,13 @@ class Runner:
             made = self._made.get(shapes)
             if held.shapes != shapes or made is None:
                 made = self._tell_shapes(held, shapes)
-            fresh = out is None and not reuse
-            results = [self._empty(*sizes) for sizes in made] if fresh else self._chosen(held, shapes, out)
+            if out is None and not reuse:
+                results = [self._empty(*sizes) for sizes in made]
+            elif out is None:
+                results = held.kept_for(shapes, partial(self.empty, made))
+                tensors, addresses = _apart(tensors, addresses, results)
+            else:  # TensorRT may carry another dtype
+                results = [o if o.dtype == sizes[2] else self._empty(*sizes) for o, sizes in zip(out, made)]
             now = addresses + [t.data_ptr() for t in results]
             if now != held.told:
                 self._tell_addresses(held, now)
@@ -170,8 +181,8 @@ class Runner:
             raise
         if not (held.enqueue(raw) if held.plain else self._enqueue_in_turn(held, raw)):
             raise ExecutionError("TensorRT could not run the engine:\n" + "\n".join(f"  {line}" for line in last_errors()))
-        idle.append(held)
         stream = held.stream
+        idle.append(held)
         for tensor in tensors:  # the allocator must not hand their memory to another stream before this one has passed
             tensor.record_stream(stream)
         return self.given(results, out) if self.casts else results
@@ -179,8 +190,10 @@ class Runner:
     def _tell_addresses(self, held: Context, now: list[int]) -> None:
         """The addresses that changed, in the order of ``names``."""
         for i, (address, before) in enumerate(zip(now, held.told)):
-            if address != before:
-                held.context.set_tensor_address(self.names[i], address or self._spare.data_ptr())
+            if address != before and not held.context.set_tensor_address(self.names[i], address or self._spare.data_ptr()):
+                raise ExecutionError(
+                    f"TensorRT refused the address {address:#x} of {self.names[i]}: " + "; ".join(last_errors(2))
+                )
         held.told = now
 
     def _enqueue_in_turn(self, held: Context, raw: int) -> bool:
@@ -195,33 +208,50 @@ class Runner:
                 held.done.record(held.stream)
         return enqueued
 
-    def _of_a_graph(self, profile: int | None) -> Context:
-        """For a call that the user captures: a context that only that graph uses, for it replays when it likes."""
+    def _of_a_graph(self, raw: int, profile: int | None, shapes: Shapes) -> Context:
+        """For a call that the user captures: a context that only that graph uses, for it replays when it likes.
+
+        Calls one after the other on one stream of one capture may share it. Nothing may work on it any more:
+        ``torch.cuda.graph`` has synchronized the GPU before.
+        """
+        key = capture_id(raw), raw, profile, shapes
+        if key in self._captures:
+            return self._captures[key]
         if self._memory is not None:
             raise ExecutionError(
                 "a CUDA graph is captured here, but the engine shares its activation memory with others, whose work a graph's "
                 "replay does not wait for. Call a copy (copy.deepcopy(module)) that shares none"
             )
-        held = self.contexts.warm(profile)
+        held = self.contexts.warm(profile, shapes)
         if held is None:
             raise ExecutionError(NOT_CALLED)
-        held.done, held.plain = None, True
-        self._in_graphs.append(held)
+        self.keep_for_capture(held, raw, profile, shapes)
         return held
+
+    def has_context(self, raw: int, profile: int | None, shapes: Shapes) -> bool:
+        """Whether the capture on the current stream has one for such calls."""
+        return (capture_id(raw), raw, profile, shapes) in self._captures
+
+    def keep_for_capture(self, held: Context, raw: int, profile: int | None, shapes: Shapes) -> None:
+        """A context belongs to the graph that is captured on the current stream, for as long as the module lives."""
+        held.stream, held.done, held.plain = torch.cuda.current_stream(self.device), None, True
+        self._captures[capture_id(raw), raw, profile, shapes] = held
+        self.in_graphs.append(held)
 
     # ---- outputs ----------------------------------------------------------------------------------------------------
 
-    def fresh(self, shapes: Shapes) -> list[torch.Tensor]:
-        """New outputs, in the dtypes in which TensorRT carries them, after a call with these shapes of the inputs."""
-        return [self._empty(*sizes) for sizes in self._made[shapes]]
+    def empty(self, made: Sequence[Sizes]) -> list[torch.Tensor]:
+        """New tensors on this GPU."""
+        return [self._empty(*sizes) for sizes in made]
 
-    def outputs_for(self, shapes: Shapes, profile: int | None) -> list[torch.Tensor]:
-        """The same before the first call, on this GPU."""
-        if shapes not in self._made:
+    def sizes(self, shapes: Shapes, profile: int | None) -> list[Sizes]:
+        """Of the outputs for inputs of these shapes, in the dtypes that TensorRT gives; this GPU is the current one."""
+        made = self._made.get(shapes)
+        if made is None:
             held, idle = self.contexts.take(self.raw_stream(self.index), profile, self.device)
-            self._tell_shapes(held, shapes)
+            made = self._tell_shapes(held, shapes)
             idle.append(held)
-        return self.fresh(shapes)
+        return made
 
     def given(self, results: Sequence[torch.Tensor], out: Outputs) -> list[torch.Tensor]:
         """Outputs in the dtypes that they are to have, and where they are to be."""
@@ -231,30 +261,24 @@ class Runner:
             for r, given, (_, dtype, _) in zip(results, wanted, self.outputs)
         ]
 
-    def _chosen(self, held: Context, shapes: Shapes, out: Outputs) -> list[torch.Tensor]:
-        """Outputs that are written once more: the user's, where TensorRT has their dtype, or the context's own."""
-        if held.kept is None or held.kept[0] != shapes:
-            held.kept = shapes, self.fresh(shapes) if out is None or self.casts else []
-        if out is None:
-            return held.kept[1]
-        return [o if o.dtype == carried(o.dtype) else held.kept[1][i] for i, o in enumerate(out)]
-
     def _tell_shapes(self, held: Context, shapes: Shapes) -> list[Sizes]:
         """Tell a context the shapes of its inputs; what the outputs are made after."""
         context, held.shapes = held.context, None
         for (_, name, _), shape in zip(self._taken, shapes):
             if not context.set_input_shape(name, shape):
                 raise ExecutionError(f"TensorRT refused the shape {shape} of {name}: " + "; ".join(last_errors(2)))
-        if shapes not in self._made:
+        made = self._made.get(shapes)
+        if made is None:
             asked = [output_shape(context, n, shapes) if shapes else shape for n, _, shape in self.outputs]
-            if len(self._made) >= SHAPES:
-                self._made.pop(next(iter(self._made)))
-            self._made[shapes] = [
+            made = [
                 (tuple(shape), torch.empty(shape, device="meta").stride(), carried(dtype))
                 for (_, dtype, _), shape in zip(self.outputs, asked)
             ]
+            if len(self._made) >= SHAPES:
+                self._made = {}  # the next calls ask again
+            self._made[shapes] = made
         held.shapes = shapes
-        return self._made[shapes]
+        return made
 
 
 def on(index: int) -> Any:
@@ -262,23 +286,35 @@ def on(index: int) -> Any:
     return contextlib.nullcontext() if torch.cuda.current_device() == index else torch.cuda.device(index)
 
 
-def check_out(out: Sequence[torch.Tensor], like: Sequence[torch.Tensor], dtypes: Sequence[torch.dtype]) -> None:
+def check_out(
+    out: Sequence[torch.Tensor], made: Sequence[Sizes], dtypes: Sequence[torch.dtype], device: torch.device
+) -> None:  # fmt: skip
     """Refuse tensors that the engine cannot write its outputs into.
 
     Raises:
         InputError: another shape, dtype or GPU, not contiguous, not aligned, or two of one memory.
     """
-    for i, (given, wanted, dtype) in enumerate(zip(out, like, dtypes, strict=True)):
-        if (given.shape, given.dtype, given.device) != (wanted.shape, dtype, wanted.device):
+    for i, (given, (shape, _, _), dtype) in enumerate(zip(out, made, dtypes, strict=True)):
+        if (given.shape, given.dtype, given.device) != (shape, dtype, device):
             raise InputError(
-                f"out[{i}] is {given.dtype} {tuple(given.shape)} on {given.device}; the output is {dtype} "
-                f"{tuple(wanted.shape)} on {wanted.device}"
+                f"out[{i}] is {given.dtype} {tuple(given.shape)} on {given.device}; the output is {dtype} {shape} on {device}"
             )
         if not given.is_contiguous() or given.data_ptr() % ALIGNMENT or given.is_neg():
             raise InputError(
                 f"out[{i}] is not contiguous, or does not begin at a multiple of {ALIGNMENT} bytes, which TensorRT writes to: "
                 "give a tensor of torch.empty"
             )
+
+
+def _apart(
+    tensors: Sequence[torch.Tensor], addresses: list[int], results: Sequence[torch.Tensor]
+) -> tuple[Sequence[torch.Tensor], list[int]]:
+    """Inputs of which none lies in what is about to be written: an output of the last call that is fed back is copied."""
+    written = [range(t.data_ptr(), t.data_ptr() + t.nbytes) for t in results]
+    if not any(address in area for address in addresses for area in written):
+        return tensors, addresses
+    tensors = [t.clone() if any(a in area for area in written) else t for t, a in zip(tensors, addresses)]
+    return tensors, [t.data_ptr() or a for t, a in zip(tensors, addresses)]
 
 
 def _ready(tensor: torch.Tensor, dtype: torch.dtype, name: str) -> torch.Tensor:
@@ -291,4 +327,6 @@ def _ready(tensor: torch.Tensor, dtype: torch.dtype, name: str) -> torch.Tensor:
                 f"[{INT32.min}, {INT32.max}]"
             )
     tensor = tensor.to(carried(dtype)).resolve_neg().contiguous()
+    if tensor.numel() and not tensor.data_ptr():
+        raise InputError(f"{name} has no memory (a tensor of PyTorch's own for zeros?): give a clone of ordinary zeros")
     return tensor if tensor.data_ptr() % ALIGNMENT == 0 else tensor.clone()

@@ -55,14 +55,16 @@ class Running(nn.Module):
         self._reuse, self._graphs, self._contexts = False, 0, CONTEXTS
         self._memory: SharedMemories | None = None
         self._forked = False
+        self._in_graphs: list[Any] = []  # contexts of graphs that users captured, which replay for as long as they like
         self._start_anew()
         _all.add(self)
 
     def _start_anew(self) -> None:
         """Runners are made at the next call; who is in a call keeps the old ones."""
-        self._runners: dict[int, Runner | GraphRunner] = {}  # by GPU
-        self._profiles: dict[Any, int | None] = {}
-        self._quick: Quick | None = None
+        with self._lock:
+            self._runners: dict[int, Runner | GraphRunner] = {}  # by GPU
+            self._profiles: dict[Any, int | None] = {}
+            self._quick: Quick | None = None
 
     def _settings_to(self, other: Running) -> None:
         """Let another module run as this one does; memory is not shared with it."""
@@ -102,14 +104,17 @@ class Running(nn.Module):
             )
 
     def _remember(self, runner: Runner | GraphRunner, tensors: Sequence[torch.Tensor], profile: int | None) -> None:
-        """Calls with inputs of these shapes need no further look."""
+        """Calls with inputs of these shapes need no further look, unless the engine was changed meanwhile."""
         if not Quick.can(self._signature) or not Quick.knows(tensors):
             return
-        if len(self._profiles) >= SHAPES:
-            self._profiles.clear()
-        self._profiles[tuple(t.shape for t in tensors)] = profile
-        if self._quick is None or self._quick.index != runner.index:
-            self._quick = Quick(self._signature, runner, self._profiles)
+        with self._lock:
+            if self._runners.get(runner.index) is not runner:
+                return
+            if len(self._profiles) >= SHAPES:
+                self._profiles.clear()
+            self._profiles[tuple(t.shape for t in tensors)] = profile
+            if self._quick is None or self._quick.index != runner.index:
+                self._quick = Quick(self._signature, runner, self._profiles)
 
     def _runner(self, index: int | None) -> Runner | GraphRunner:
         """What runs the engine on a GPU, on the current one for None."""
@@ -141,7 +146,7 @@ class Running(nn.Module):
         try:
             return Runner(
                 self._plan, inputs, self._outputs, self.metadata["dla_core"], memory, self._contexts,
-                host_code=self.engine_host_code_allowed,
+                host_code=self.engine_host_code_allowed, in_graphs=self._in_graphs,
             )  # fmt: skip
         except ExecutionError as error:
             if self.engine_host_code_allowed or not self.metadata.get("version_compatible"):
@@ -245,16 +250,32 @@ class Running(nn.Module):
             threads: one thread per stream, where the enqueue takes the host longer than the engine takes the GPU.
         """
         streams = Streams(self._prepared, lambda results: unflatten(self.metadata["output_structure"], results), n, threads)
-        if n > self._contexts:
-            self._contexts = n
+        if n > self._contexts or 0 < self._graphs < n:
+            self._contexts, self._graphs = max(self._contexts, n), self._graphs and max(self._graphs, n)
             self._start_anew()
         return streams
 
+    def _check_usable(self) -> None:
+        """Refuse an empty module, and one that came along in a fork.
+
+        Raises:
+            ExecutionError: it is one.
+        """
+        if self._forked:
+            raise ExecutionError(
+                f"process {os.getpid()} was forked after the engine was loaded, and CUDA does not survive that. Start "
+                "processes with multiprocessing's 'spawn' method, and load the engine in each of them"
+            )
+        if not self.metadata:
+            raise ExecutionError("this EdgeModule is empty: load a state dict first, or use torch2edge.load(file)")
+
     def _prepared(self, args: Sequence[Any]) -> tuple[Ready, Runner | GraphRunner]:
         """What a runner launches for a call with positional inputs on the current GPU, and the runner."""
-        ready = self._quick.ready(args) if self._quick is not None else None
-        if self._quick is not None and ready is not None:
-            return ready, self._runners[self._quick.index]
+        self._check_usable()
+        quick = self._quick
+        ready = quick.ready(args) if quick is not None else None
+        if quick is not None and ready is not None:
+            return ready, quick.runner
         tensors = self._signature.checked(self._flatten(tuple(args), {}), self.cast_inputs)
         index = torch.cuda.current_device()
         if tensors[0].device != torch.device("cuda", index):

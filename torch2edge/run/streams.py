@@ -54,7 +54,9 @@ class Streams:
             raise ExecutionError(f"there are no CUDA streams to run on: {reason}")
         calls = [self._made(batch if isinstance(batch, (tuple, list)) else (batch,)) for batch in batches]
         current = torch.cuda.current_stream()
-        streams = self._streams.setdefault(current.device_index, [torch.cuda.Stream() for _ in range(self._n)])
+        if current.device_index not in self._streams:
+            self._streams[current.device_index] = [torch.cuda.Stream() for _ in range(self._n)]
+        streams = self._streams[current.device_index]
         for stream in streams:
             stream.wait_stream(current)
         try:
@@ -71,7 +73,7 @@ class Streams:
     def _made(self, args: Sequence[Any]) -> _Call:
         """A call with its outputs, which are the current stream's."""
         ready, runner = self._prepare(args)
-        return ready, runner, runner.outputs_for(ready[2], ready[3])
+        return ready, runner, runner.empty(runner.sizes(ready[2], ready[3]))
 
     def _in_turn(self, streams: Sequence[torch.cuda.Stream], calls: Sequence[_Call]) -> None:
         for i, call in enumerate(calls):
