@@ -193,7 +193,7 @@ def test_convert_times_the_engine_and_pytorch(capsys):
 
 
 def test_a_failed_check_has_status_one_and_still_writes_the_report(capsys):
-    message = refused(capsys, *convert("--tolerance", "-1", "--json", "r.json", "-o", "no.engine"), status=1)
+    message = refused(capsys, *convert("--fp16", "--tolerance", "1e-12", "--json", "r.json", "-o", "no.engine"), status=1)
     assert "FAILED" in message
     assert json.loads(Path("r.json").read_text())["check"][0]["passed"] is False
     assert not Path("no.engine").exists()

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from .arguments import check_fallback, read_device_type, read_device_types, read_precisions, refuse_dynamic
+from .arguments import check_fallback, check_flags, read_device_type, read_device_types, read_precisions, refuse_dynamic
 from .engine_cache import EngineCache
 from .errors import ConfigError
 from .inputs import device_of, fixed_inputs, positional, read_inputs
@@ -203,6 +203,7 @@ def convert(
     if isinstance(compute_capabilities, str):
         compute_capabilities = (compute_capabilities,)
     check_fallback(fallback, file, onnx_exporter)
+    check_flags(best=best, keep_network=keep_network, cuda_graph=cuda_graph, verify=verify)
     placed = read_device_types(model, device_types, file)
     if default_device_type is not None:
         default_device_type = read_device_type(default_device_type, "default_device_type")
@@ -215,7 +216,7 @@ def convert(
         "version_compatible": version_compatible, "exclude_lean_runtime": exclude_lean_runtime,
         "profiling_verbosity": profiling_verbosity, "preview_features": preview_features,
         "engine_capability": engine_capability, "builder_flags": builder_flags, "offload": offload,
-        "compute_capabilities": tuple(compute_capabilities),
+        "compute_capabilities": compute_capabilities,
     }  # fmt: skip
     options = Options(
         fp16=fp16, bf16=bf16, int8=int8, precisions=chosen, strongly_typed=strongly_typed,

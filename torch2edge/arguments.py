@@ -15,7 +15,7 @@ from .options import FALLBACKS, Options
 from .shapes import Dynamic
 from .trace import torch_versions
 
-__all__ = ["check_fallback", "read_device_type", "read_device_types", "read_precisions", "refuse_dynamic"]
+__all__ = ["check_fallback", "check_flags", "read_device_type", "read_device_types", "read_precisions", "refuse_dynamic"]
 
 
 def refuse_dynamic(options: Options, declared: Dynamic, file: OnnxFile | None) -> None:
@@ -27,6 +27,13 @@ def refuse_dynamic(options: Options, declared: Dynamic, file: OnnxFile | None) -
     if declared and options.wants_dla():
         names = ", ".join(map(str, declared.dims.values()))
         raise ConfigError(f"the DLA takes no dynamic shapes, but {names}. Convert with fixed shapes, or for the GPU.")
+
+
+def check_flags(**flags: Any) -> None:
+    """Refuse what is neither True nor False, by name."""
+    for name, given in flags.items():
+        if not isinstance(given, bool):
+            raise ConfigError(f"{name} is {given!r}; it must be True or False")
 
 
 def check_fallback(fallback: str, file: OnnxFile | None, exporter: str) -> None:

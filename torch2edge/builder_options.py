@@ -65,7 +65,8 @@ class BuilderOptions:
         for name in ("version_compatible", "exclude_lean_runtime", "offload"):
             if not isinstance(getattr(self, name), bool):
                 raise ConfigError(f"{name} is {getattr(self, name)!r}; it must be True or False")
-        if self.optimization_level not in (None, 0, 1, 2, 3, 4, 5) or isinstance(self.optimization_level, bool):
+        level = self.optimization_level
+        if level is not None and (isinstance(level, bool) or not isinstance(level, int) or not 0 <= level <= 5):
             raise ConfigError(f"optimization_level must be 0 to 5, but is {self.optimization_level!r}")
         for name, smallest in _COUNTS.items():
             _check_count(name, getattr(self, name), smallest)
@@ -151,8 +152,12 @@ class BuilderOptions:
                     'compute_capabilities=["8.6", "8.9"]'
                 )
             self._settle("hardware_compatibility", _hardware(self.hardware_compatibility))
-        if self.compute_capabilities and not caps.compute_capabilities:
+        given = self.compute_capabilities
+        if not isinstance(given, (list, tuple)) or not all(isinstance(version, str) for version in given):
+            raise ConfigError(f'compute_capabilities is {given!r}; it must be texts, e.g. ["8.6", "8.9"]')
+        if given and not caps.compute_capabilities:
             raise ConfigError(f"compute_capabilities: {caps.title} builds for the GPU of this machine only")
+        self._settle("compute_capabilities", tuple(dict.fromkeys(self.compute_capabilities)))
         for version in self.compute_capabilities:
             if not hasattr(trt.ComputeCapability, "SM" + version.replace(".", "")):
                 names = [f"{n[2:-1]}.{n[-1]}" for n in dir(trt.ComputeCapability) if n[:2] == "SM" and n[2:].isdigit()]

@@ -20,7 +20,7 @@ from typing import Any
 from .build.graph_key import digest
 from .build.timing_cache import CacheWarning, TimingCache, timing_cache
 from .errors import ConfigError, EngineFileError
-from .files import locked, remove_leftovers, set_aside
+from .files import locked, path_given, remove_leftovers, set_aside
 from .run.engine_file import check_built_for_here, peek, read, write
 
 __all__ = ["EngineCache", "Entry", "Key"]
@@ -75,9 +75,7 @@ class EngineCache:
     """
 
     def __init__(self, folder: str | os.PathLike[str]) -> None:
-        if not isinstance(folder, (str, os.PathLike)) or not os.fspath(folder):
-            raise ConfigError(f"cache_dir is {folder!r}; it must be the path of a folder")
-        self.folder = Path(folder)
+        self.folder = Path(path_given(folder, "cache_dir is the path of a folder"))
         if self.folder.exists() and not self.folder.is_dir():
             raise ConfigError(f"cache_dir: {self.folder} is a file; give the path of a folder")
         self._writable = True

@@ -7,8 +7,23 @@ import os
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
-__all__ = ["locked", "remove_leftovers", "set_aside", "write_whole"]
+from .errors import ConfigError
+
+__all__ = ["locked", "path_given", "remove_leftovers", "set_aside", "write_whole"]
+
+
+def path_given(given: Any, what: str) -> str:
+    """A path that a user gave, with the home folder in the place of ``~``.
+
+    Raises:
+        ConfigError: it is none; with ``what`` it should be, e.g. "plain is the path of a file".
+    """
+    path = os.fspath(given) if isinstance(given, (str, os.PathLike)) else None
+    if not isinstance(path, str) or not path or "\0" in path:
+        raise ConfigError(f"{what}, but is {given!r}")
+    return os.path.expanduser(path)
 
 
 def write_whole(path: Path, *data: bytes) -> None:

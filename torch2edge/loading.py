@@ -8,6 +8,7 @@ from typing import Any
 
 from ._trt import load_plugins, why_not_executable
 from .errors import ConfigError, EngineFileError
+from .files import path_given
 from .run import EdgeModule
 from .run.engine_file import check_built_for_here
 from .run.foreign import Found, recognised
@@ -39,11 +40,12 @@ def load(
             ``version_compatible=True``. Only for files that you trust.
 
     Raises:
-        ConfigError: a core for an engine that was not built for a DLA.
+        ConfigError: no path, or a core for an engine that was not built for a DLA.
         EngineFileError: no such file, damaged bytes, no engine, or built for another TensorRT or GPU.
         ExecutionError: others built it, and TensorRT cannot run here.
     """
-    origin, found = os.fspath(path), recognised(path)
+    origin = path_given(path, "path is that of an engine's file")
+    found = recognised(origin)
     if not why_not_executable():
         load_plugins()  # it may hold some, and a new process does not know them
     if found.metadata is None:

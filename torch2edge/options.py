@@ -64,6 +64,8 @@ class Options(BuilderOptions):
                 raise ConfigError(f"{name} is {getattr(self, name)!r}; it must be True or False")
         if isinstance(self.tolerance, bool) or not isinstance(self.tolerance, (int, float, type(None))):
             raise ConfigError(f"tolerance is the largest relative error of an output, a number, but is {self.tolerance!r}")
+        if self.tolerance is not None and not self.tolerance >= 0:
+            raise ConfigError(f"tolerance is the largest relative error of an output, from 0 on, but is {self.tolerance!r}")
         if self.default_device_type is not None and not isinstance(self.default_device_type, trt.DeviceType):
             raise ConfigError(f"default_device_type is {self.default_device_type!r}; it must be trt.DeviceType.GPU or .DLA")
         self.check_builder()

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from .errors import ConfigError, EngineFileError
-from .files import write_whole
+from .files import path_given, write_whole
 from .loading import described
 from .run import EdgeModule
 from .run.foreign import recognised
@@ -79,19 +79,21 @@ def export(
     """
     if plain is None and triton is None:
         raise ConfigError("nothing to write: give plain=FILE or triton=FOLDER, or both")
-    plan, metadata, default = _opened(engine, wanted=triton is not None)
+    file = None if plain is None else path_given(plain, "plain is the path of a file")
+    repository = None if triton is None else path_given(triton, "triton is the path of a folder")
+    plan, metadata, default = _opened(engine, wanted=repository is not None)
     written = Exported()
     text, folder = "", Path()
-    if triton is not None:
+    if repository is not None:
         options = TritonOptions(
             name if name is not None else default, version, instances, gpus, profiles, max_batch_size,
             preferred_batch_sizes, max_queue_delay_us,
         )  # fmt: skip
         text, written.notes = config(metadata, options)
-        folder = Path(triton) / options.name
-    if plain is not None:
-        _write(Path(plain), plan, written)
-    if triton is not None:
+        folder = Path(repository) / options.name
+    if file is not None:
+        _write(Path(file), plan, written)
+    if repository is not None:
         _write(folder / str(version) / "model.plan", plan, written, parents=True)
         _write(folder / "config.pbtxt", text.encode(), written)
     return written

@@ -202,6 +202,12 @@ def test_what_is_no_engine_is_named(make: Any, what: str, tmp_path: Path) -> Non
     refused(tmp_path / "m.engine", make(), what)
 
 
+@pytest.mark.parametrize("wrong", [None, 5, "", b"net.engine", "a\0b", nn.ReLU()])
+def test_no_path(wrong: Any) -> None:
+    with pytest.raises(torch2edge.ConfigError, match="path is that of an engine's file, but is "):
+        torch2edge.load(wrong)
+
+
 def test_no_file_and_a_folder(tmp_path: Path) -> None:
     for path, what in ((tmp_path / "none", "No such file"), (tmp_path, "Is a directory")):
         with pytest.raises(EngineFileError, match=re.escape(f"cannot read {path}: {what}")):

@@ -273,9 +273,13 @@ def test_partitions() -> None:
     net = Cut().eval().cuda()
     x = torch.randn(2, 3, 8, 8, device="cuda")
     made = torch2edge.convert(net, [x], fallback="torch", refittable=True, **FAST)
-    new = trained(net, 0.1)
-    made.refit(new)
-    assert gap(made, new, 2, 3, 8, 8) < 1e-4
+    for where in ("cuda", "cpu"):
+        new = trained(net, 0.1)
+        made.refit(copy.deepcopy(new).to(where))
+        assert made.report.check
+        assert made.report.checked_by.endswith(torch.cuda.get_device_name())
+        assert next(made.module.parameters()).is_cuda
+        assert gap(made, new, 2, 3, 8, 8) < 1e-4
 
 
 @pytest.mark.parametrize("pair", PAIRS)

@@ -270,3 +270,19 @@ def test_nothing_to_export(dynamic: EdgeModule, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="8 at most"):
         torch2edge.export(EdgeModule(dynamic._plan, header(dynamic)), plain=tmp_path / "p", triton=tmp_path, max_batch_size=10)
     assert [p.name for p in tmp_path.iterdir()] == ["file"]  # refused before anything was written
+
+
+@pytest.mark.parametrize("wrong", [5, "", b"x", "a\0b"])
+def test_what_is_no_path_to_write_to(wrong: Any) -> None:
+    module = torch2edge.convert(nn.ReLU().eval(), [torch.randn(2, 3)], verify=False)
+    with pytest.raises(ConfigError, match="plain is the path of a file, but is "):
+        torch2edge.export(module, plain=wrong)
+    with pytest.raises(ConfigError, match="triton is the path of a folder, but is "):
+        torch2edge.export(module, triton=wrong)
+
+
+@pytest.mark.parametrize("key", ["gpus", "profiles", "preferred_batch_sizes"])
+@pytest.mark.parametrize("wrong", [0, "0", None])
+def test_no_list(key: str, wrong: Any) -> None:
+    with pytest.raises(ConfigError, match=f"{key}={wrong!r}: a list of numbers is wanted"):
+        TritonOptions("m", **{key: wrong})

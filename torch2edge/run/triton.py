@@ -62,6 +62,8 @@ class TritonOptions:
         if self.max_batch_size is not None:
             _check_number("max_batch_size", self.max_batch_size, 0)
         for key, least in (("gpus", 0), ("profiles", 0), ("preferred_batch_sizes", 1)):
+            if isinstance(getattr(self, key), str) or not isinstance(getattr(self, key), Sequence):
+                raise ConfigError(f"{key}={getattr(self, key)!r}: a list of numbers is wanted, e.g. [{least}]")
             for value in getattr(self, key):
                 _check_number(key, value, least)
             if len(set(getattr(self, key))) != len(getattr(self, key)):

@@ -58,8 +58,8 @@ class TRTModule(EdgeModule):
     def _of(cls, edge: EdgeModule) -> TRTModule:
         """A module of the same engine."""
         made = cls()
-        made._fallback, made.network, made._kept = edge._fallback, edge.network, edge._kept
         made._set(edge._plan, edge.metadata)
+        made._fallback, made.network, made._kept = edge._fallback, edge.network, edge._kept
         edge._settings_to(made)
         return made
 
