@@ -51,7 +51,7 @@ from torch2edge.build.timing_cache import TimingCache, timing_cache
 CALLS, ROUND, WARM_UP = 1000, 20, 100
 TABLE = ("resnet18", "mobilenet_v2", "resnet50", "vit_b_16")
 ROADS = (
-    "resnet18", "resnet50", "mobilenet_v2", "mobilenet_v3_large", "efficientnet_b0", "densenet121", "regnet_y_400mf",
+    "resnet18", "resnet34", "resnet50", "mobilenet_v2", "mobilenet_v3_large", "efficientnet_b0", "squeezenet1_1",
     "shufflenet_v2_x1_0", "vit_b_16", "swin_t",
 )  # fmt: skip
 Call = Callable[[], Any]
@@ -219,7 +219,7 @@ def steps(module: Any, engine: Any, x: torch.Tensor) -> dict[str, float]:
     KEPT.append(context)
     ways: dict[str, Call] = {
         "the timer": lambda: None, "nn.Module.__call__": lambda: identity(x), "checks": lambda: module._quick.ready((x,)),
-        "a fresh output, freed": lambda: runner.fresh(()), "set_tensor_address": lambda: context.set_tensor_address(name, 256),
+        "a fresh output, freed": lambda: runner.empty(runner.sizes((), None)), "set_tensor_address": lambda: context.set_tensor_address(name, 256),
         "record_stream": lambda: x.record_stream(stream), "bare enqueue": enqueue, "the module": lambda: module(x),
     }  # fmt: skip
     took: dict[str, list[float]] = {way: [] for way in ways}

@@ -304,12 +304,15 @@ def test_own_buffers_in_other_places_and_outputs_fed_back() -> None:
                 torch.testing.assert_close(module(b, own[0]), mix(b, a))
 
 
-def test_a_thread_that_does_nothing_else(engine: torch2edge.EdgeModule, net: Net) -> None:
+@pytest.mark.parametrize("graphed", [False, True])
+def test_a_thread_that_does_nothing_else(engine: torch2edge.EdgeModule, net: Net, graphed: bool) -> None:
+    """It has no CUDA context yet."""
+    module = copy.deepcopy(engine) if graphed else copy.deepcopy(engine).disable_cuda_graph()
     inputs, results = drawn(), []
     with torch.no_grad():
-        engine(*inputs), engine(*inputs)
+        module(*inputs), module(*inputs)
         expected = net(*inputs)
-    thread = threading.Thread(target=lambda: results.append(engine(*inputs)))
+    thread = threading.Thread(target=lambda: results.append(module(*inputs)))
     thread.start()
     thread.join()
     torch.cuda.synchronize()

@@ -151,8 +151,8 @@ class Contexts:
     def _idle_elsewhere(self, profile: int | None) -> Context | None:
         """Of another stream, but not of one that is captured: an event of it would pull the waiting stream in."""
         for raw, contexts in list(self.idle.get(profile, {}).items()):
-            if contexts and not capture_id(raw):
-                with contextlib.suppress(IndexError):
+            with contextlib.suppress(IndexError):
+                if contexts[0].done is not None or not capture_id(raw):  # a stream that is not PyTorch's may be gone
                     return contexts.pop(0)
         return None
 

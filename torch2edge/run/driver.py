@@ -13,13 +13,12 @@ from contextlib import contextmanager
 from ctypes import byref, c_int, c_size_t, c_uint, c_uint64, c_void_p
 from typing import Any, ClassVar
 
-__all__ = ["CudaError", "Graph", "capture_id", "captured", "copy", "private_stream"]
+__all__ = ["CudaError", "Graph", "capture_id", "captured", "copy", "current_context", "private_stream", "set_context"]
 
 _THREAD_LOCAL = 1  # CU_STREAM_CAPTURE_MODE_THREAD_LOCAL: what other threads do meanwhile is theirs
 _MEMCPY = 1  # CU_GRAPH_NODE_TYPE_MEMCPY
 _NON_BLOCKING = 1  # CU_STREAM_NON_BLOCKING
 _ACTIVE = 1  # CU_STREAM_CAPTURE_STATUS_ACTIVE
-_INVALID_CONTEXT = 201  # CUDA_ERROR_INVALID_CONTEXT: a thread that has called nothing of CUDA yet
 
 
 class CudaError(RuntimeError):
@@ -89,6 +88,18 @@ def _reason(code: int) -> str:
     return text.value.decode() if text.value else f"error {code}"
 
 
+def current_context() -> int:
+    """The handle of this thread's CUDA context, or 0."""
+    context = c_void_p()
+    _do("cuCtxGetCurrent", byref(context))
+    return int(context.value or 0)
+
+
+def set_context(context: int) -> None:
+    """Give this thread a CUDA context, which the runtime does at a thread's first work, and the driver does not."""
+    _do("cuCtxSetCurrent", context)
+
+
 def private_stream() -> int:
     """The handle of a new stream of the current GPU that nobody else has: those of torch.cuda.Stream() are 32, in turn."""
     stream = c_void_p()
@@ -133,9 +144,6 @@ class Graph:
     def launch(self, stream: int) -> None:
         """Enqueue it. Where it is running already, on whatever stream, CUDA runs it after that."""
         code = self._launch(self._executable, stream)
-        if code == _INVALID_CONTEXT:
-            _do("cuCtxSetCurrent", self._context)
-            code = self._launch(self._executable, stream)
         if code:
             raise CudaError(f"cuGraphLaunch: {_reason(code)}")
 

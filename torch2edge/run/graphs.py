@@ -208,6 +208,7 @@ class GraphRunner:
     ) -> list[torch.Tensor]:  # fmt: skip
         """See ``Runner.launch``."""
         runner = self.runner
+        runner.bind()
         key = runner.raw_stream(self.index), shapes
         if key[0] and runner.capturing():
             self._lend(key, profile)

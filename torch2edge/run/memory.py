@@ -28,6 +28,10 @@ class SharedMemory:
         self._done = torch.cuda.Event()  # the last one's work
         self._lock = threading.RLock()
 
+    def __del__(self) -> None:
+        if self._last is not None:  # PyTorch's allocator knows nothing of the streams, some of which may be gone
+            self._done.synchronize()
+
     @property
     def size(self) -> int:
         """Bytes of the GPU's memory that it holds."""
@@ -47,9 +51,6 @@ class SharedMemory:
         with self._lock:
             if self._last is not None:
                 stream.wait_event(self._done)
-            if self._last is None or self._last != stream:
-                for block in (self._block, *self._old):
-                    block.record_stream(stream)
             self._last = stream
             try:
                 yield

@@ -14,7 +14,7 @@ from .._trt import capabilities, carried, clear_errors, last_errors, load_plugin
 from ..errors import ExecutionError, InputError
 from .contexts import Context, Contexts, Shapes, output_shape
 from .detour import Detour
-from .driver import capture_id
+from .driver import capture_id, current_context, set_context
 from .memory import SharedMemory
 
 __all__ = ["ALIGNMENT", "CONTEXTS", "NOT_CALLED", "SHAPES", "Outputs", "Runner", "Sizes", "check_out", "on"]
@@ -86,8 +86,10 @@ class Runner:
         self.in_graphs = in_graphs if in_graphs is not None else []
         self._captures: dict[tuple[int, int, int | None, Shapes], Context] = {}
         self._threads = threading.local()
+        self._bound = threading.local()
         self._spare = torch.empty(1, device=self.device)  # an address for tensors without elements: null is refused
         self._made: dict[Shapes, list[Sizes]] = {}
+        self._cuda_context = current_context()  # the tensor above has made it, if nothing else
 
     def context(self, profile: int | None = None) -> Any:
         """An IExecutionContext of this thread's own, for whoever calls TensorRT directly; calls do not use it."""
@@ -152,6 +154,7 @@ class Runner:
             out: tensors that fit.
             own: a context of the caller's, in the place of one that is idle.
         """
+        self.bind()
         raw = self.raw_stream(self.index)
         if raw and own is None and self.capturing():  # the default stream cannot be
             own = self._of_a_graph(raw, profile, shapes)
@@ -186,6 +189,15 @@ class Runner:
         for tensor in tensors:  # the allocator must not hand their memory to another stream before this one has passed
             tensor.record_stream(stream)
         return self.given(results, out) if self.casts else results
+
+    def bind(self) -> None:
+        """TensorRT calls the driver, which knows no context in a thread that has done nothing with CUDA yet."""
+        try:
+            self._bound.yes  # noqa: B018
+        except AttributeError:
+            if not current_context():
+                set_context(self._cuda_context)
+            self._bound.yes = True
 
     def _tell_addresses(self, held: Context, now: list[int]) -> None:
         """The addresses that changed, in the order of ``names``."""
