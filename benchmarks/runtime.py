@@ -217,10 +217,12 @@ def steps(module: Any, engine: Any, x: torch.Tensor) -> dict[str, float]:
     runner, enqueue, identity, stream = module._runner(0), bare(engine, x), Identity(), torch.cuda.current_stream()
     context, name = engine.create_execution_context(), engine.get_tensor_name(0)
     KEPT.append(context)
+    sizes = runner.sizes((), None)
     ways: dict[str, Call] = {
         "the timer": lambda: None, "nn.Module.__call__": lambda: identity(x), "checks": lambda: module._quick.ready((x,)),
-        "a fresh output, freed": lambda: runner.empty(runner.sizes((), None)), "set_tensor_address": lambda: context.set_tensor_address(name, 256),
-        "record_stream": lambda: x.record_stream(stream), "bare enqueue": enqueue, "the module": lambda: module(x),
+        "a fresh output, freed": lambda: runner.empty(sizes), "record_stream": lambda: x.record_stream(stream),
+        "set_tensor_address": lambda: context.set_tensor_address(name, 256), "bare enqueue": enqueue,
+        "the module": lambda: module(x),
     }  # fmt: skip
     took: dict[str, list[float]] = {way: [] for way in ways}
     for i in range(400):
