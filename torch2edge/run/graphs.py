@@ -80,7 +80,7 @@ class _Captured:
     def launch(self, raw: int, tensors: Sequence[torch.Tensor], addresses: list[int], results: list[torch.Tensor]) -> bool:
         """Enqueue one call on the stream ``raw``; ``results`` may be the graph's own outputs. Whether ``tensors`` are read."""
         copy_in, copy_out = addresses != self.addresses, results is not self.outputs
-        if copy_in and self._touches_own(addresses):
+        if copy_in and len(addresses) > 1 and self._touches_own(addresses):  # one of its shape lies in it as a whole or not
             self._copy_others(tensors, addresses)
             copy_in = False
         try:
@@ -215,14 +215,14 @@ class GraphRunner:
             return runner.launch(tensors, addresses, shapes, profile, reuse, out)
         if self.refused:
             return runner.launch(tensors, addresses, shapes, profile, reuse, out)
-        captured = None
-        with contextlib.suppress(KeyError, IndexError):
+        try:
             idle = self._idle[key]
             captured = idle.pop()
-        if captured is None:
-            captured, idle = self._new(key, tensors, addresses, profile)
-        if captured is None:
-            return runner.launch(tensors, addresses, shapes, profile, reuse, out)
+        except (KeyError, IndexError):
+            made, idle = self._new(key, tensors, addresses, profile)
+            if made is None:
+                return runner.launch(tensors, addresses, shapes, profile, reuse, out)
+            captured = made
         results = self._results(captured, reuse, out)
         try:
             copied = captured.launch(key[0], tensors, addresses, results)
