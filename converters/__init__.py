@@ -6,6 +6,8 @@ Importing this package (as ``torch2edge.converters``) registers all of them.
 if __name__ != "torch2edge.converters":
     raise ImportError("this folder is installed as torch2edge.converters: import that, not the folder converters")
 
+from torch2edge.lower.registry import remember_own
+
 from . import (
     activation,
     attention,
@@ -63,3 +65,5 @@ __all__ = [
     "unsupported",
     "vision",
 ]
+
+remember_own()

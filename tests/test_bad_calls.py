@@ -69,6 +69,18 @@ OPTIONS: list[tuple[dict[str, Any], list[str]]] = [
     ({"tolerance": "1e-3"}, ["tolerance is the largest relative error of an output, a number, but is '1e-3'"]),
     ({"progress": True}, ["progress is True; it must be a function", "e.g. print"]),
     ({"optimization_level": True}, ["optimization_level must be 0 to 5, but is True"]),
+    ({"optimization_level": 3.0}, ["optimization_level must be 0 to 5, but is 3.0"]),
+    ({"tolerance": -1}, ["tolerance is the largest relative error of an output, from 0 on, but is -1"]),
+    ({"tolerance": float("nan")}, ["from 0 on, but is nan"]),
+    ({"compute_capabilities": [8.6]}, ["compute_capabilities is [8.6]; it must be texts", '["8.6", "8.9"]']),
+    ({"compute_capabilities": 8.6}, ["compute_capabilities is 8.6; it must be texts"]),
+    ({"cuda_graph": "yes"}, ["cuda_graph is 'yes'; it must be True or False"]),
+    ({"cuda_graph": 1}, ["cuda_graph is 1; it must be True or False"]),
+    ({"keep_network": "x"}, ["keep_network is 'x'; it must be True or False"]),
+    ({"verify": None}, ["verify is None; it must be True or False"]),
+    ({"best": 1}, ["best is 1; it must be True or False"]),
+    ({"cache_dir": "a\0b"}, ["cache_dir is the path of a folder, but is 'a", "x00b'"]),
+    ({"cache_dir": b"x"}, ["cache_dir is the path of a folder, but is b'x'"]),
 ]  # fmt: skip
 
 

@@ -193,7 +193,7 @@ def test_convert_times_the_engine_and_pytorch(capsys):
 
 
 def test_a_failed_check_has_status_one_and_still_writes_the_report(capsys):
-    message = refused(capsys, *convert("--tolerance", "-1", "--json", "r.json", "-o", "no.engine"), status=1)
+    message = refused(capsys, *convert("--fp16", "--tolerance", "1e-12", "--json", "r.json", "-o", "no.engine"), status=1)
     assert "FAILED" in message
     assert json.loads(Path("r.json").read_text())["check"][0]["passed"] is False
     assert not Path("no.engine").exists()
@@ -223,7 +223,7 @@ WRONG = {
     "a core without DLA": (convert("--dla-core", "0"), ["dla_core"]),
     "rewrites without DLA": (convert("--dla-rewrites"), ["dla_rewrites=True, but neither"]),
     "no such engine": (["inspect", "no.engine"], ["cannot read no.engine", "No such file"]),
-    "a foreign file": (["inspect", "model.py"], ["was not saved by torch2edge"]),
+    "a foreign file": (["inspect", "model.py"], ["model.py is no engine: it is a text file"]),
 }  # fmt: skip
 
 
@@ -362,7 +362,7 @@ def test_a_bug_is_called_one(capsys, monkeypatch):
     def fails(path: str) -> None:
         raise AssertionError("surprise")
 
-    monkeypatch.setattr("torch2edge.cli.inspect.read", fails)
+    monkeypatch.setattr("torch2edge.cli.inspect.recognised", fails)
     assert main(["inspect", "x.engine"]) == 3
     assert "internal error: AssertionError: surprise" in capsys.readouterr().err
 

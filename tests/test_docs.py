@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import dataclasses
 import re
 import shlex
 import subprocess
@@ -11,13 +12,22 @@ import textwrap
 from pathlib import Path
 
 import pytest
+import torch
+from support.triton import needs_schema, parsed
 
 import torch2edge
+from torch2edge import Input
+from torch2edge.builder_options import BUILDER_FLAGS, BuilderOptions
 from torch2edge.cli.main import parser
 from torch2edge.run.engine_file import MAGIC
+from torch2edge.run.triton import TritonOptions, config
 
 ROOT = Path(__file__).parent.parent
-DOCUMENTS = ("README.md", "CONTRIBUTING.md", "CHANGELOG.md", "converters/README.md", "docs/dla.md")
+DOCUMENTS = (
+    "README.md", "CONTRIBUTING.md", "CHANGELOG.md", "converters/README.md",
+    "docs/benchmark.md", "docs/cold_start.md", "docs/dla.md", "docs/options.md", "docs/precision.md", "docs/refit.md",
+    "docs/runtime.md", "docs/serving.md",
+)  # fmt: skip
 BLOCK = re.compile(r"^([ ]*)```(\w+)\n(.*?)^[ ]*```", re.MULTILINE | re.DOTALL)
 QUIET = """
 import warnings, torch2edge
@@ -25,6 +35,13 @@ warnings.simplefilter("error")
 warnings.simplefilter("ignore", torch2edge.ReferenceWarning)  # there may be no GPU here
 warnings.filterwarnings("ignore", message=".*LeafSpec", category=FutureWarning)  # torch.onnx.export's own
 """
+
+
+class Images(torch.nn.Module):
+    """A thousand classes."""
+
+    def forward(self, x):
+        return x.flatten(1)[:, :1000]
 
 
 def blocks(document: str, language: str) -> list[str]:
@@ -98,6 +115,42 @@ def test_the_plan_of_the_dla_document_is_printed(tmp_path):
     assert "\nFalse\n[['conv1/convolution', " in printed
     assert "'DLA_MANAGED_SRAM': 1048576" in printed
     assert len(blocks("docs/dla.md", "py")) == 2  # what needs a board, and is not run
+
+
+def test_the_plan_of_the_serving_document_is_written(tmp_path):
+    assert "wrote linear.plan" in run(QUIET + "\n".join(blocks("docs/serving.md", "python")), tmp_path)
+    assert (tmp_path / "linear.plan").stat().st_size > 1000
+
+
+@needs_schema
+def test_the_config_of_the_serving_document_is_what_export_writes(tmp_path):
+    module = torch2edge.convert(Images().eval(), [Input(("n", 3, 224, 224), dims={"n": (1, 8, 16)})], verify=False)
+    new = {"tensorrt": "tensorrt", "version": "10.3.0", "title": "TensorRT 10.3.0", "target": "NVIDIA A100", "model": "ResNet"}
+    text, _ = config({**module.metadata, **new}, TritonOptions("resnet18"))
+    (shown,) = blocks("docs/serving.md", "pbtxt")
+    assert text == shown
+    assert parsed(shown).max_batch_size == 16
+
+
+def test_the_benchmark_of_its_document_runs(tmp_path):
+    printed = run(QUIET + "\n".join(blocks("docs/benchmark.md", "python")), tmp_path)
+    assert "throughput" in printed
+    assert "timed by the host's clock" in printed
+    assert (tmp_path / "resnet18.json").stat().st_size > 500
+    assert len(blocks("docs/benchmark.md", "py")) == 2  # what needs a GPU, and is not run
+
+
+def test_the_refit_of_its_document_runs(tmp_path):
+    assert "  ok" in run(QUIET + "\n".join(blocks("docs/refit.md", "python")), tmp_path)
+
+
+def test_the_options_of_the_builder_are_documented(tmp_path):
+    printed = run(QUIET + "\n".join(blocks("docs/options.md", "python")), tmp_path)
+    assert "memory: engine " in printed
+    assert "workspace at most 256.0 MiB" in printed
+    text = (ROOT / "docs/options.md").read_text()
+    assert [f.name for f in dataclasses.fields(BuilderOptions) if f"`{f.name}" not in text] == []
+    assert [name for name in BUILDER_FLAGS if f"`{name}`" not in text] == []
 
 
 def commands() -> list[tuple[str, str]]:

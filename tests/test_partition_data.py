@@ -212,12 +212,12 @@ attempt("both", TensorDataset(images))
 attempt("few", TensorDataset(images[:4]))  # none for the second rank
 images[17] = float("nan")
 attempt("bad", TensorDataset(images))
-verify = torch2edge.api.verify_module
+verify = torch2edge.making.verify_module
 def fails_on_one_rank(module, *more):
     if rank == 1 and module is model.second:
         raise torch2edge.VerificationError("not equal here")
     return verify(module, *more)
-torch2edge.api.verify_module = fails_on_one_rank
+torch2edge.making.verify_module = fails_on_one_rank
 attempt("differ", TensorDataset(images[:16]))
 """
     first, second = ranks.run(RANKS + code, tmp_path)

@@ -14,7 +14,7 @@ from torch2edge import ConfigError
 from torch2edge._trt import capabilities, trt
 from torch2edge.lower import registry
 from torch2edge.options import Options
-from torch2edge.prepare import Call, _at_risk
+from torch2edge.prepare import Call, _at_risk, in_half
 from torch2edge.trace import trace
 
 pytestmark = [
@@ -261,11 +261,13 @@ def test_where_tensorrt_chooses_it_is_named(scale: float) -> None:
     net[2].weight.data /= scale
     x = torch.randn(4, 8)
     graph = trace(net, [x], is_leaf=registry().is_leaf)
-    (note,) = _at_risk(graph, Options(fp16=True), Call(net, [x], {}))
+    call = Call(net, [x], {})
+    (note,) = _at_risk(in_half(graph, Options(fp16=True), call, call.largest(graph)).kept)
     assert "half has no room for 0 (" in note
     assert "precisions={'0': 'fp32', '2': 'fp32'}" in note
     plain = nn.Linear(8, 3).eval()
-    assert _at_risk(trace(plain, [x], is_leaf=registry().is_leaf), Options(fp16=True), Call(plain, [x], {})) == []
+    graph, call = trace(plain, [x], is_leaf=registry().is_leaf), Call(plain, [x], {})
+    assert _at_risk(in_half(graph, Options(fp16=True), call, call.largest(graph)).kept) == []
 
 
 def test_no_false_notes() -> None:

@@ -25,12 +25,12 @@ class Allowed:
     why: str
 
 
-SESSION, OPTIONS = "torch2edge/build/session.py", "torch2edge/options.py"
+CONFIG, OPTIONS = "torch2edge/build/config.py", "torch2edge/builder_options.py"
 NETWORK = "torch2edge/lower/network/"
 ALLOWED = [
-    Allowed(SESSION, "ComputeCapability", "compute_capabilities", "_compute_capabilities() is empty elsewhere"),
-    Allowed(SESSION, "IBuilderConfig.num_compute_capabilities", "compute_capabilities", "the same"),
-    Allowed(SESSION, "IBuilderConfig.set_compute_capability", "compute_capabilities", "the same"),
+    Allowed(CONFIG, "ComputeCapability", "compute_capabilities", "compute_capabilities() is empty elsewhere"),
+    Allowed(CONFIG, "IBuilderConfig.num_compute_capabilities", "compute_capabilities", "the same"),
+    Allowed(CONFIG, "IBuilderConfig.set_compute_capability", "compute_capabilities", "the same"),
     Allowed(OPTIONS, "ComputeCapability", "compute_capabilities", "the line before refuses the option elsewhere"),
     Allowed(NETWORK + "normalization.py", "INetworkDefinition.add_normalization_v2", "group_normalization",
             "groups > 1 only there"),

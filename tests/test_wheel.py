@@ -70,5 +70,5 @@ def test_the_wheel_holds_exactly_the_package(sources, tmp_path):
     assert any(name.endswith("LICENSE") for name in names - own)
     assert "torch2edge = torch2edge.cli:entry" in entry_points
     needed = [line.partition(": ")[2] for line in metadata.splitlines() if line.startswith("Requires-Dist")]
-    assert sorted(line for line in needed if "extra" not in line) == ["numpy", "torch>=2.4"]
+    assert sorted(line for line in needed if "extra" not in line) == ["filelock", "numpy", "torch>=2.4"]
     assert "Requires-Python: >=3.10" in metadata

@@ -14,7 +14,11 @@ if (_root / "converters" / "__init__.py").exists() and not (_root / "torch2edge"
 from . import errors  # noqa: E402
 from ._trt import trt  # noqa: E402
 from .api import convert, load, plan  # noqa: E402
+from .bench import Benchmark, monitor  # noqa: E402
+from .benchmarking import benchmark, profile  # noqa: E402
 from .build.calibration import Calibration, CalibrationWarning  # noqa: E402
+from .build.memory import BuildMemoryWarning  # noqa: E402
+from .build.timing_cache import CacheWarning  # noqa: E402
 from .comparison import Comparison, compare  # noqa: E402
 from .cut import Plan  # noqa: E402
 from .dla.plan import DlaPlan  # noqa: E402
@@ -24,15 +28,18 @@ from .errors import *  # noqa: E402, F403
 from .lower.registry import converter  # noqa: E402
 from .options import DLAWarning  # noqa: E402
 from .report import Report  # noqa: E402
+from .run.graphs import GraphWarning  # noqa: E402
 from .run.module import EdgeModule, ReferenceWarning  # noqa: E402
 from .run.partition import PartitionedModule, PartitionReport, PartitionWarning  # noqa: E402
+from .serving import Exported, export  # noqa: E402
 from .shapes import Input  # noqa: E402
 from .sparsity import sparsify_2to4  # noqa: E402
 
 __version__ = "0.1.0"
 
 __all__ = [
-    "Calibration", "CalibrationWarning", "Comparison", "DLAWarning", "DlaPlan", "EdgeModule", "Input",
-    "PartitionReport", "PartitionWarning", "PartitionedModule", "Plan", "ReferenceWarning", "Report", "build_loadable",
-    "compare", "convert", "converter", "load", "plan", "plan_dla", "sparsify_2to4", "trt", *errors.__all__,
+    "Benchmark", "BuildMemoryWarning", "CacheWarning", "Calibration", "CalibrationWarning", "Comparison", "DLAWarning",
+    "DlaPlan", "EdgeModule", "Exported", "GraphWarning", "Input", "PartitionReport", "PartitionWarning", "PartitionedModule",
+    "Plan", "ReferenceWarning", "Report", "benchmark", "build_loadable", "compare", "convert", "converter", "export", "load",
+    "monitor", "plan", "plan_dla", "profile", "sparsify_2to4", "trt", *errors.__all__,
 ]  # fmt: skip

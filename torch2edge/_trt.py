@@ -15,6 +15,7 @@ import importlib
 import importlib.util
 import logging
 import os
+import re
 import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -31,7 +32,7 @@ _NO_DRIVER = "cudaError 35"  # TensorRT-RTX says so again and again where there 
 logger_name = "torch2edge.tensorrt"
 _log = logging.getLogger(logger_name)
 _errors: collections.deque[str] = collections.deque(maxlen=50)
-_recorders: list[list[str]] = []
+_recorders: list[tuple[list[str], re.Pattern[str] | None]] = []
 _recorders_lock = threading.Lock()
 
 
@@ -95,7 +96,14 @@ class Capabilities:
     onnx_opset: int  # the newest version of ONNX's operators to export for
     cubic_grid_sample: bool  # 8.6.0 on an H200 computes another bicubic than its documentation
     quantizes_elementwise: bool  # 8.6.0 on an H200 is wrong where an elementwise layer comes right before a quantize layer
+    default_stream_synchronizes: bool  # enqueueing there synchronizes the device (execute_async_v3's documentation)
     infinite_scalars: bool  # 8.6.0 computes with 1e38 for an infinite number that it fuses into elementwise layers
+    max_num_tactics: bool  # the builder's tactics can be limited in number (10.4)
+    tiling: bool  # IBuilderConfig.tiling_optimization_level (10.8)
+    device_memory_v2: bool  # ICudaEngine.device_memory_size_v2 (10.1)
+    hardware_compatibility: bool  # an engine can be built for other GPUs too; TensorRT-RTX has the names, and ignores them
+    timing_cache: bool  # what a build measures can be kept (TensorRT-RTX measures nothing)
+    include_refit: bool  # a serialized engine stays refittable by a flag (SerializationFlag.INCLUDE_REFIT)
 
     @property
     def title(self) -> str:
@@ -139,8 +147,49 @@ def capabilities() -> Capabilities:
         onnx_opset=18 if hasattr(module.DataType, "INT64") else 17,  # 8.6 parses up to 17 (LayerNormalization)
         cubic_grid_sample=newer,
         quantizes_elementwise=newer,
+        default_stream_synchronizes=newer,
         infinite_scalars=newer,
+        max_num_tactics=hasattr(module.IBuilderConfig, "max_num_tactics"),
+        tiling=hasattr(module.IBuilderConfig, "tiling_optimization_level"),
+        device_memory_v2=hasattr(module.ICudaEngine, "device_memory_size_v2"),
+        hardware_compatibility=not rtx,
+        timing_cache=not rtx,
+        include_refit=hasattr(getattr(module, "SerializationFlag", None), "INCLUDE_REFIT"),
     )
+
+
+def device_memory_size(engine: Any) -> int:
+    """Bytes on the GPU that each execution context of an ICudaEngine takes for activations and scratch."""
+    if capabilities().device_memory_v2:
+        return int(engine.device_memory_size_v2)
+    return int(engine.device_memory_size)
+
+
+def context_without_memory(engine: Any) -> Any:
+    """An execution context that is given the memory of its activations; None where TensorRT gives none."""
+    if hasattr(trt, "ExecutionContextAllocationStrategy"):
+        return engine.create_execution_context(trt.ExecutionContextAllocationStrategy.USER_MANAGED)
+    return engine.create_execution_context_without_device_memory()
+
+
+def give_memory(context: Any, address: int, size: int) -> None:
+    """Tell a context of ``context_without_memory`` where its activations are."""
+    if hasattr(trt.IExecutionContext, "set_device_memory"):
+        context.set_device_memory(address, size)
+    else:
+        context.device_memory = address
+
+
+def members(enum: str) -> dict[str, Any]:
+    """The names of TensorRT's enum and their values; none where this TensorRT has no such enum. Names of one value, as 8.6
+    has old and new ones, are all there."""
+    found = getattr(_module(), enum, None)
+    return {} if found is None else dict(found.__members__)
+
+
+def same_major(version: str) -> bool:
+    """Whether a version of TensorRT and the one that is here are of one major version."""
+    return version.partition(".")[0] == capabilities().version.partition(".")[0]
 
 
 def why_not_executable() -> str:
@@ -192,8 +241,9 @@ def logger() -> Any:
             trt.ILogger.__init__(self)  # pybind11 trampolines crash when the base is not initialised by name
 
         def log(self, level: Any, message: str) -> None:
-            for lines in list(_recorders):
-                lines.append(message)
+            for lines, wanted in list(_recorders):
+                if wanted is None or wanted.search(message):
+                    lines.append(message)
             if levels[level] == logging.ERROR and _NO_DRIVER not in message:
                 _errors.append(message.strip())
             _log.log(levels[level], message)
@@ -202,16 +252,16 @@ def logger() -> Any:
 
 
 @contextlib.contextmanager
-def recorded() -> Iterator[list[str]]:
-    """All that TensorRT says meanwhile, of every severity, line by line."""
+def recorded(wanted: re.Pattern[str] | None = None) -> Iterator[list[str]]:
+    """All that TensorRT says meanwhile, of every severity, line by line; or only what ``wanted`` is found in."""
     lines: list[str] = []
     with _recorders_lock:
-        _recorders.append(lines)
+        _recorders.append((lines, wanted))
     try:
         yield lines
     finally:
         with _recorders_lock:
-            _recorders[:] = [other for other in _recorders if other is not lines]
+            _recorders[:] = [other for other in _recorders if other[0] is not lines]
 
 
 # Quiet by default: TensorRT's errors come back in our exceptions, its warnings only on request.
@@ -251,6 +301,12 @@ _TO_TRT = {
 def carried(dtype: torch.dtype) -> torch.dtype:
     """The torch dtype in which values of ``dtype`` travel through an engine: int64 is int32 where TensorRT has no INT64."""
     return torch.int32 if dtype == torch.int64 and not capabilities().int64 else dtype
+
+
+def carried_by(dtype: str, name: str, version: str) -> str:
+    """The same by the names of dtypes, for an engine of any TensorRT: ``carried_by("int64", "tensorrt", "8.6.0")``."""
+    old = name == "tensorrt" and int(version.partition(".")[0]) < 10
+    return "int32" if dtype == "int64" and old else dtype
 
 
 def inside(dtype: torch.dtype) -> torch.dtype:

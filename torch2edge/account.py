@@ -14,7 +14,7 @@ from ._trt import capabilities, trt
 from .graph import Graph, is_quantizer
 from .lower.quantize import has_quantizers
 from .options import Options
-from .report import DimRow, ModuleRow, Report
+from .report import DimRow, Memory, ModuleRow, Report
 
 __all__ = ["metadata", "precision", "report_of"]
 
@@ -79,11 +79,13 @@ def report_of(graph: Graph, computed: Graph, lowered: Any, session: Any, precisi
         )
     if missing:
         notes.append(f"note: {missing}")
+    notes += session.notes()
     if any(row.device == "DLA" for row in rows):
         notes.append("note: the device is the one asked for; TensorRT moves layers that the DLA cannot take to the GPU")
     return Report(
         capabilities().title, _target(session), precision, engine_bytes=size, dims=_dim_rows(graph),
         constraints=[str(c) for c in graph.constraints], modules=rows, notes=notes,
+        memory=Memory(size, session.weight_bytes, workspace=session.workspace()),
     )  # fmt: skip
 
 
@@ -126,8 +128,12 @@ def metadata(
         "title": capabilities().title,
         "target": report.target,
         "compute_capabilities": list(here),
+        "hardware_compatibility": session.options.hardware_compatibility,
+        "version_compatible": session.options.version_compatible,
         "precision": report.precision,
         "dla_core": session.options.dla_core if _trt.dla_cores() else None,
+        "on_dla": any(row.device == "DLA" for row in report.modules),
+        "host_decides": _host_decides(session.network),
         "model": type(model).__qualname__,
         "parameters": [n for n, p in parameters.items() if p.kind in kinds],
         "defaults": {n: p.default for n, p in parameters.items() if isinstance(p.default, plain)},
@@ -142,6 +148,19 @@ def metadata(
         "output_structure": graph.output_structure,
         "report": report.to_dict(),
     }
+
+
+# Layers whose number of runs, or whose output's size, hangs on values (TensorRT's guide, "CUDA Graphs").
+_HOST_DECIDES = ("TRIP_LIMIT", "CONDITION", "NON_ZERO", "NMS")
+
+
+def _host_decides(network: Any) -> str:
+    """The first layer because of which TensorRT's host code decides in a call what runs next, or ""."""
+    for i in range(network.num_layers):
+        layer = network.get_layer(i)
+        if layer.type.name in _HOST_DECIDES:
+            return f"{layer.name}, a layer of the kind {layer.type.name}"
+    return ""
 
 
 def _version() -> str:

@@ -1,44 +1,30 @@
-"""convert() and load(): the stages in order. Nothing else lives here."""
+"""convert(): the stages in order. Nothing else lives here; load() is in ``loading``."""
 
 from __future__ import annotations
 
 import os
-import time
 import warnings
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import nn
 
-from . import _trt
-from ._trt import trt
-from .account import metadata, report_of
-from .account import precision as precision_of
-from .check.onnx_model import OnnxModel
-from .check.verify import TOLERANCE
-from .errors import (
-    ConfigError,
-)
-from .graph import Graph
+from .arguments import check_fallback, check_flags, read_device_type, read_device_types, read_precisions, refuse_dynamic
+from .engine_cache import EngineCache
+from .errors import ConfigError
 from .inputs import device_of, fixed_inputs, positional, read_inputs
-from .lower import OnnxFile, Registry, registry
-from .modules import by_path
-from .options import FALLBACKS, DLAWarning, Options
+from .loading import load
+from .lower import registry
+from .making import Clock, Todo, engine
+from .options import DLAWarning, Options
 from .partition import MIN_OPS, part_converter, partition, plan
 from .partition_data import whole_data
-from .placement import prepare_dla, truth
 from .prepare import Call, calibration_of
-from .roads import Kept, configure, graph_of, network, opened
-from .run import EdgeModule, PartitionedModule, read
-from .run.engine_file import FORMAT, check_built_for_here
+from .roads import graph_of, opened
+from .run import EdgeModule, PartitionedModule
 from .search import goal_of, search
-from .shapes import Dynamic
-from .sparsity import sparsity_note
-from .trace import torch_versions
-from .verification import by_reference, verify_module, verify_size_one
+from .verification import verify_size_one
 
 __all__ = ["convert", "load", "plan"]
 
@@ -69,25 +55,42 @@ def convert(
     dla_core: int | None = None,
     gpu_fallback: bool = True,
     dla_rewrites: bool = False,
-    dla_pools: Mapping[str, int] | None = None,
+    dla_pools: Mapping[str, int | str] | None = None,
     converters: Mapping[Any, Callable[..., Any]] | None = None,
     optimization_level: int | None = None,
-    workspace: int | None = None,
-    tactic_sources: int | None = None,
+    workspace: int | str | None = None,
+    memory_pools: Mapping[str, int | str] | None = None,
+    avg_timing_iterations: int | None = None,
+    max_num_tactics: int | None = None,
+    tactic_sources: int | str | Sequence[str] | None = None,
+    max_aux_streams: int | None = None,
+    tiling_optimization_level: str | None = None,
+    l2_limit_for_tiling: int | str | None = None,
+    hardware_compatibility: str | None = None,
+    version_compatible: bool = False,
+    exclude_lean_runtime: bool = False,
+    profiling_verbosity: str | None = None,
+    preview_features: str | Sequence[str] = (),
+    engine_capability: str | None = None,
+    builder_flags: Sequence[str] = (),
+    offload: bool = False,
     compute_capabilities: Sequence[str] = (),
     input_names: Sequence[str] | None = None,
     output_names: Sequence[str] | None = None,
     keep_network: bool = False,
+    refittable: bool = False,
     fallback: str = "error",
     min_ops: int = MIN_OPS,
     onnx_exporter: str = "torchscript",
     onnx_opset: int | None = None,
+    cuda_graph: bool = False,
     verify: bool = True,
     tolerance: float | None = None,
     max_error: float | None = None,
     metric: Callable[[Callable[..., Any]], float] | None = None,
     max_drop: float | None = None,
     progress: Callable[[str], None] | None = None,
+    cache_dir: str | os.PathLike[str] | None = None,
 ) -> EdgeModule | PartitionedModule:
     """Turn a module into a TensorRT engine that is a module again.
 
@@ -134,19 +137,37 @@ def convert(
             function stays the same: chains of poolings for large averages, convolutions for the linear layers of a head and
             for pixel shuffles, for INT8 products for hardswish, hardsigmoid and SiLU, a convolution's own padding. The notes
             of the report name each.
-        dla_pools: limits of the memory of a DLA, in bytes, powers of two: "DLA_MANAGED_SRAM", "DLA_LOCAL_DRAM" (for each
-            loadable's tensors) or "DLA_GLOBAL_DRAM" (for its weights). By default TensorRT's own, or what the plan needs if
-            that is more.
+        dla_pools: limits of the memory of a DLA, in bytes or as "256M", powers of two: "DLA_MANAGED_SRAM", "DLA_LOCAL_DRAM"
+            (for each loadable's tensors) or "DLA_GLOBAL_DRAM" (for its weights). By default TensorRT's own, or what the plan
+            needs if that is more.
         converters: ATen overload or module class -> converter, for this call; they come before the registered ones.
         optimization_level: 0 (fast build) to 5 (fast engine); TensorRT's default is 3.
-        workspace: most memory for the builder's tactics, in bytes.
-        tactic_sources: bit mask of ``trt.TacticSource``; 0 leaves cuBLAS, cuBLASLt and cuDNN out.
+        workspace: most memory for the scratch of any one layer, in the build and in the engine: bytes, or "512M", "2G". The
+            default is TensorRT's, all of the GPU. docs/options.md tells more of this and of what follows.
+        memory_pools: the other pools of ``trt.MemoryPoolType``, e.g. ``{"TACTIC_DRAM": "4G"}``.
+        avg_timing_iterations: how often each tactic is timed; more makes builds slower and their choices steadier.
+        max_num_tactics: most tactics that are timed per layer (TensorRT from 10.4 on).
+        tactic_sources: ``"+CUBLAS,-CUDNN"``, as in trtexec: what to add to TensorRT's own and to take away; or a bit mask of
+            ``trt.TacticSource``: 0 leaves all out.
+        max_aux_streams: most streams besides yours on which the engine may run layers in parallel; 0 for none.
+        tiling_optimization_level: "none", "fast", "moderate" or "full": how long the builder looks for tilings (from 10.8).
+        l2_limit_for_tiling: most L2 cache for these, in bytes or as "16M".
+        hardware_compatibility: "ampere+": for every GPU from Ampere on; "same_compute_capability" (from 10.9); "none".
+        version_compatible: for other versions of TensorRT of the same major version too. The engine then has a lean runtime
+            in it, code of the host, which ``load`` refuses to run unless it is told to.
+        exclude_lean_runtime: leave it out of a version-compatible engine.
+        profiling_verbosity: "layer_names_only" (TensorRT's own), "detailed" or "none": what an engine tells of its layers.
+        preview_features: ``"+NAME,-NAME"`` of ``trt.PreviewFeature``.
+        engine_capability: "standard"; what convert cannot do is refused by name.
+        builder_flags: others of ``trt.BuilderFlag`` by name, e.g. ``["STRICT_NANS"]``.
+        offload: move the model's parameters and buffers from the GPU to host memory during the build, and put them back.
         compute_capabilities: TensorRT-RTX: the GPUs to build for, e.g. ``["8.6", "8.9"]``; by default the one that is
             here, or 8.6 where there is none.
         input_names: of the engine's inputs, one per tensor in the order of ``inputs`` and ``kwargs``; by default input_0,
             input_1, ... An input that no output needs has no place in the engine.
         output_names: the same for its outputs.
         keep_network: keep TensorRT's INetworkDefinition, and with it the weights, as the result's ``network``.
+        refittable: the result takes other weights later, without a build: ``model_trt.refit(model_or_state_dict)``.
         fallback: what to do with a model that does not convert as a whole: ``"error"`` names every op in the way;
             ``"onnx"`` takes the model through torch.onnx.export and TensorRT's parser; ``"torch"`` makes engines of the
             largest submodules that convert and leaves the rest in PyTorch, in a copy. For INT8 each of them is calibrated on
@@ -154,6 +175,7 @@ def convert(
         min_ops: for ``fallback="torch"``: submodules with fewer ops do not become engines.
         onnx_exporter: for ``fallback="onnx"``: ``"torchscript"`` (dynamo=False) or ``"dynamo"`` (dynamo=True).
         onnx_opset: version of ONNX's operators; by default one that TensorRT's parser knows.
+        cuda_graph: make calls replays of CUDA graphs (``EdgeModule.enable_cuda_graph``), those of the check too.
         verify: compare with the model on fresh random inputs after the build.
         tolerance: largest relative L2 error of an output; by default that of the precision (``check.verify.TOLERANCE``).
         max_error: begin with the precisions that are asked for, and move the modules that hurt most back, from INT8 to the
@@ -161,7 +183,11 @@ def convert(
             stands in the report, as ``precisions={...}`` for the next time.
         metric: the same until ``metric(module)``, higher is better, is at most ``max_drop`` below ``metric(model)``.
         max_drop: in the unit of the metric.
-        progress: called with the name of each stage as it begins: trace, lower, build, check.
+        progress: called with the name of each stage as it begins: trace, lower, build, check; with cache_dir prepare and
+            cache before lower, and with a line when it waits for another process.
+        cache_dir: a folder of finished engines, and of what TensorRT measured: an engine that was built before of the same
+            model, options, torch2edge, TensorRT and GPU is taken from there. The report says so, and why not;
+            docs/cold_start.md has the rest.
 
     Returns:
         An ``EdgeModule``, or with ``fallback="torch"`` a ``PartitionedModule``; its ``report`` tells what happened and how
@@ -176,19 +202,28 @@ def convert(
         raise ConfigError(f"dla_pools is a {type(dla_pools).__name__}; write {{'DLA_LOCAL_DRAM': 2**28}}")
     if isinstance(compute_capabilities, str):
         compute_capabilities = (compute_capabilities,)
-    _check_fallback(fallback, file, onnx_exporter)
-    placed = _device_types(model, device_types, file)
+    check_fallback(fallback, file, onnx_exporter)
+    check_flags(best=best, keep_network=keep_network, cuda_graph=cuda_graph, verify=verify)
+    placed = read_device_types(model, device_types, file)
     if default_device_type is not None:
-        default_device_type = _device_type(default_device_type, "default_device_type")
-    chosen = _precisions(model, precisions, file)
+        default_device_type = read_device_type(default_device_type, "default_device_type")
+    chosen = read_precisions(model, precisions, file)
+    builder: dict[str, Any] = {
+        "optimization_level": optimization_level, "workspace": workspace, "memory_pools": memory_pools or {},
+        "avg_timing_iterations": avg_timing_iterations, "max_num_tactics": max_num_tactics, "tactic_sources": tactic_sources,
+        "max_aux_streams": max_aux_streams, "tiling_optimization_level": tiling_optimization_level,
+        "l2_limit_for_tiling": l2_limit_for_tiling, "hardware_compatibility": hardware_compatibility,
+        "version_compatible": version_compatible, "exclude_lean_runtime": exclude_lean_runtime,
+        "profiling_verbosity": profiling_verbosity, "preview_features": preview_features,
+        "engine_capability": engine_capability, "builder_flags": builder_flags, "offload": offload,
+        "compute_capabilities": compute_capabilities,
+    }  # fmt: skip
     options = Options(
         fp16=fp16, bf16=bf16, int8=int8, precisions=chosen, strongly_typed=strongly_typed,
-        io_dtype=io_dtype, calibrator=calibrator, sparse=sparse, tf32=tf32,
-        optimization_level=optimization_level, workspace=workspace, default_device_type=default_device_type,
+        io_dtype=io_dtype, calibrator=calibrator, sparse=sparse, tf32=tf32, default_device_type=default_device_type,
         device_types=placed, dla_core=dla_core, gpu_fallback=gpu_fallback, dla_rewrites=dla_rewrites,
-        dla_pools=dict(dla_pools or {}), tactic_sources=tactic_sources,
-        compute_capabilities=tuple(compute_capabilities), fallback=fallback, onnx_exporter=onnx_exporter,
-        onnx_opset=onnx_opset, tolerance=tolerance,
+        dla_pools=dict(dla_pools or {}), fallback=fallback, onnx_exporter=onnx_exporter,
+        onnx_opset=onnx_opset, tolerance=tolerance, refittable=refittable, **builder,
     )  # fmt: skip
     if without := options.without_dla():
         warnings.warn(without, DLAWarning, stacklevel=2)
@@ -197,15 +232,16 @@ def convert(
     shapes = {
         "dynamic": dynamic, "dims": dims, "min_shapes": min_shapes, "opt_shapes": opt_shapes, "max_shapes": max_shapes,
     }  # fmt: skip
+    cache = None if cache_dir is None else EngineCache(cache_dir)
     if fallback == "torch":
         settings = {
             "fp16": fp16, "bf16": bf16, "int8": int8, "calibrator": calibrator, "strongly_typed": strongly_typed,
             "best": best, "sparse": sparse, "tf32": tf32,
             "default_device_type": default_device_type, "dla_core": dla_core, "gpu_fallback": gpu_fallback,
-            "dla_rewrites": dla_rewrites, "dla_pools": dla_pools,
-            "converters": converters, "optimization_level": optimization_level, "workspace": workspace,
-            "tactic_sources": tactic_sources, "compute_capabilities": compute_capabilities, "keep_network": keep_network,
-            "verify": verify, "tolerance": tolerance, "progress": progress,
+            "dla_rewrites": dla_rewrites, "dla_pools": dla_pools, "converters": converters, "keep_network": keep_network,
+            "cuda_graph": cuda_graph, "refittable": refittable, "verify": verify, "tolerance": tolerance, "progress": progress,
+            "cache_dir": cache_dir,
+            **{name: getattr(options, name) for name in builder},
         }  # fmt: skip
         args, kwargs = fixed_inputs(model, inputs, kwargs, **shapes)
         shared = whole_data(model, args, kwargs, calibration_of(calibration), best or options.uses("int8"))
@@ -213,11 +249,11 @@ def convert(
             model, args, kwargs, convert_one=part_converter(convert, placed, chosen, settings, names, shared),
             converters=converters, min_ops=min_ops, verify=verify, tolerance=tolerance, data=shared,
         )  # fmt: skip
-    clock = _Clock(progress)
+    clock = Clock(progress)
     data = calibration_of(calibration)
     options = options.with_best(data is not None) if best else options
     args, kwargs, given_names, declared = read_inputs(positional(inputs), kwargs or {}, device_of(model), **shapes)
-    _refuse_dynamic(options, declared, file)
+    refuse_dynamic(options, declared, file)
     converting = registry().extended(converters)
     with clock("trace"):
         traced = None if file else graph_of(model, args, kwargs, converting, declared)
@@ -226,152 +262,9 @@ def convert(
     if declared and traced is not None:
         with clock("sizes"):
             verify_size_one(model, args, kwargs, traced, options, tolerance)
-    call = Call(model, args, kwargs, data, line=progress)
-    todo = _Todo(call, file, traced, converting, names, keep_network, verify, clock)
+    call = Call(model, args, kwargs, data, line=progress, own=keep_network)
+    todo = Todo(call, file, traced, converting, names, keep_network, cuda_graph, verify, clock, cache, declared)
     if goal is None:
-        return _engine(options, todo)
+        return engine(options, todo)
     assert traced is not None
-    return search(options, goal, call, traced, converting, lambda tried: _engine(tried, todo))
-
-
-@dataclass(frozen=True)
-class _Todo:
-    """What every engine of one conversion is made of."""
-
-    call: Call
-    file: OnnxFile | None
-    traced: Graph | None
-    converting: Registry
-    names: Mapping[str, Sequence[str] | None]
-    keep_network: bool
-    verify: bool
-    clock: _Clock
-
-
-def _engine(options: Options, todo: _Todo) -> EdgeModule:
-    """From the traced model to a checked engine."""
-    call, clock = todo.call, todo.clock
-    with clock("lower"):
-        road = network(call, todo.file, todo.traced, options, todo.converting, todo.names)
-    graph, lowered, session = road.graph, road.lowered, road.session
-    precision = precision_of(road.network_graph, options)
-    note, on_dla = configure(road, precision), prepare_dla(road)
-    with clock("build"):
-        plan = session.build()
-    limit = options.tolerance if options.tolerance is not None else max(TOLERANCE[p] for p in precision.split("+"))
-    report = report_of(graph, road.network_graph, lowered, session, precision, len(plan))
-    report.tolerance, report.timings = limit, clock.seconds
-    report.placements, surprises = truth(road, on_dla)
-    report.notes[:0] = road.notes
-    report.notes += [
-        n for n in (*surprises, note, sparsity_note(call.model, bool(options.wants_dla())) if options.sparse else "") if n
-    ]
-    if isinstance(call.model, OnnxModel):
-        report.original = call.model.evaluator()
-    module = EdgeModule(
-        plan,
-        metadata(call.model, graph, road.network_graph, lowered, session, report, FORMAT),
-        fallback=by_reference(session, lowered),
-    )
-    if todo.keep_network:
-        module.network, module._kept = session.network, Kept(call, road, options, todo.converting, todo.names)
-    if todo.verify:
-        with clock("check"):
-            verify_module(
-                call.model,
-                list(call.args),
-                dict(call.kwargs),
-                module,
-                graph,
-                lowered,
-                session,
-                report,
-                call.seen,
-                call.seen_are,
-            )
-    if not _trt.why_not_executable():
-        module._fallback = None  # it holds the network and the weights
-    module.metadata["report"] = report.to_dict()
-    return module
-
-
-def _refuse_dynamic(options: Options, declared: Dynamic, file: OnnxFile | None) -> None:
-    if declared and file:
-        raise ConfigError(f"dynamic shapes of an ONNX file are not there yet: give fixed shapes for {file.path}")
-    if declared and options.fallback == "onnx":
-        raise ConfigError("dynamic shapes by way of ONNX are not there yet: leave fallback at 'error', or give fixed shapes")
-    if declared and options.wants_dla():
-        names = ", ".join(map(str, declared.dims.values()))
-        raise ConfigError(f"the DLA takes no dynamic shapes, but {names}. Convert with fixed shapes, or for the GPU.")
-
-
-def load(path: str | os.PathLike[str], *, dla_core: int | None = None) -> EdgeModule:
-    """The module saved by ``EdgeModule.save``.
-
-    Args:
-        dla_core: the DLA core to run on, in the place of the one that it was built for.
-
-    Raises:
-        ConfigError: a core for an engine that was not built for a DLA.
-        EngineFileError: no such file, foreign or damaged bytes, or built for another TensorRT or GPU.
-    """
-    metadata, plan = read(path)
-    check_built_for_here(metadata, os.fspath(path))
-    if dla_core is not None:
-        if metadata["dla_core"] is None:
-            raise ConfigError(f"dla_core={dla_core!r}: {os.fspath(path)} was not built for a DLA core")
-        metadata["dla_core"] = dla_core
-    return EdgeModule(plan, metadata)
-
-
-class _Clock:
-    """Seconds by stage."""
-
-    def __init__(self, progress: Callable[[str], None] | None) -> None:
-        if progress is not None and not callable(progress):
-            raise ConfigError(f"progress is {progress!r}; it must be a function that takes the name of a stage, e.g. print")
-        self.seconds: dict[str, float] = {}
-        self._progress = progress or (lambda stage: None)
-
-    @contextmanager
-    def __call__(self, stage: str) -> Any:
-        self._progress(stage)
-        start = time.perf_counter()
-        yield
-        self.seconds[stage] = round(time.perf_counter() - start, 3)
-
-
-def _check_fallback(fallback: str, file: OnnxFile | None, exporter: str) -> None:
-    if fallback not in FALLBACKS:
-        raise ConfigError(f"fallback is {fallback!r}; it must be one of {', '.join(map(repr, FALLBACKS))}")
-    if fallback == "torch" and file is not None:
-        raise ConfigError(f"fallback='torch': {file.path} is an ONNX file, of which nothing can stay in PyTorch")
-    if fallback == "onnx" and exporter == "dynamo" and not torch_versions.exports_dynamo():
-        raise ConfigError(
-            f"onnx_exporter='dynamo': torch.onnx.export(dynamo=True) of torch {torch.__version__} is another exporter, which "
-            "current versions of onnxscript do not support. Use onnx_exporter='torchscript', or a newer torch."
-        )
-
-
-def _device_types(model: nn.Module, given: Any, file: OnnxFile | None) -> dict[str, Any]:
-    """``device_types`` by module path."""
-    placed = by_path(
-        model, given, "device_types", "{submodule: trt.DeviceType.DLA}", known=file.modules() if file else None, patterns=True
-    )  # fmt: skip
-    return placed.map(lambda path, device: _device_type(device, f"device_types[{path!r}]"))
-
-
-def _device_type(given: Any, option: str) -> Any:
-    """TensorRT's DeviceType for itself, or for its name."""
-    if isinstance(given, str) and given.upper() in ("GPU", "DLA"):
-        return getattr(trt.DeviceType, given.upper())
-    if not isinstance(given, trt.DeviceType):
-        raise ConfigError(f'{option} is {given!r}; it must be trt.DeviceType.GPU or trt.DeviceType.DLA, or "gpu" or "dla"')
-    return given
-
-
-def _precisions(model: nn.Module, given: Any, file: OnnxFile | None) -> dict[str, Any]:
-    """``precisions`` by module path."""
-    return by_path(
-        model, given, "precisions", "{submodule: 'fp32'}", known=file.modules() if file else None, patterns=True
-    )  # fmt: skip
+    return search(options, goal, call, traced, converting, lambda tried: engine(tried, todo))

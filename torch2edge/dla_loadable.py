@@ -43,7 +43,7 @@ def build_loadable(
     precisions: Mapping[nn.Module | str, str] | None = None,
     sparse: bool = False,
     dla_rewrites: bool = False,
-    dla_pools: Mapping[str, int] | None = None,
+    dla_pools: Mapping[str, int | str] | None = None,
     converters: Mapping[Any, Callable[..., Any]] | None = None,
 ) -> DlaPlan:
     """Write a standalone DLA loadable (EngineCapability.DLA_STANDALONE), which cuDLA runs; TensorRT cannot.

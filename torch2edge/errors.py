@@ -14,7 +14,7 @@
     ├── ConversionError            a converter failed, or gave another shape or dtype than PyTorch
     ├── BuildError                 TensorRT built no engine; carries TensorRT's own last error lines
     ├── VerificationError          the engine's outputs are not the model's
-    ├── EngineFileError            a file or state dict is no engine of ours, or damaged, or for another TensorRT
+    ├── EngineFileError            a file or state dict is no engine, or damaged, or for another TensorRT
     ├── ExecutionError             the engine cannot run here, or TensorRT failed while it ran (also a RuntimeError)
     ├── ReferenceExecutionError    the reference executor met an inconsistent network or wrong inputs
     └── UnsupportedLayerError      the reference executor lacks a layer type
@@ -111,7 +111,7 @@ class VerificationError(Torch2EdgeError):
 
 
 class EngineFileError(Torch2EdgeError):
-    """Bytes that are no engine of ours, are damaged, or belong to another TensorRT."""
+    """Bytes that are no engine, are damaged, or belong to another TensorRT."""
 
 
 class ExecutionError(Torch2EdgeError, RuntimeError):

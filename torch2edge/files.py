@@ -1,16 +1,33 @@
-"""Writing files."""
+"""Writing files that other processes read and write too."""
 
 from __future__ import annotations
 
+import contextlib
 import os
 import tempfile
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
-__all__ = ["write_whole"]
+from .errors import ConfigError
+
+__all__ = ["locked", "path_given", "remove_leftovers", "set_aside", "write_whole"]
 
 
-def write_whole(path: Path, data: bytes) -> None:
-    """All of it or nothing: into a file beside it, which then takes its name.
+def path_given(given: Any, what: str) -> str:
+    """A path that a user gave, with the home folder in the place of ``~``.
+
+    Raises:
+        ConfigError: it is none; with ``what`` it should be, e.g. "plain is the path of a file".
+    """
+    path = os.fspath(given) if isinstance(given, (str, os.PathLike)) else None
+    if not isinstance(path, str) or not path or "\0" in path:
+        raise ConfigError(f"{what}, but is {given!r}")
+    return os.path.expanduser(path)
+
+
+def write_whole(path: Path, *data: bytes) -> None:
+    """All of it, piece by piece, or nothing: into a file beside it, which then takes its name.
 
     Raises:
         OSError: it cannot be written; nothing of it is left.
@@ -18,9 +35,55 @@ def write_whole(path: Path, data: bytes) -> None:
     handle, beside = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
     try:
         with os.fdopen(handle, "wb") as file:
-            file.write(data)
+            for piece in data:
+                file.write(piece)
         os.chmod(beside, 0o644)  # mkstemp's are for the owner alone
         os.replace(beside, path)
     except BaseException:
         os.unlink(beside)
         raise
+
+
+def remove_leftovers(path: Path) -> None:
+    """Remove what writers of ``path`` that were killed left beside it; the caller keeps others from writing it."""
+    for leftover in path.parent.glob(f".{path.name}.*"):
+        with contextlib.suppress(OSError):
+            leftover.unlink()
+
+
+def set_aside(path: Path) -> Path:
+    """Rename a damaged file, over the one that was set aside before.
+
+    Raises:
+        OSError: it cannot be renamed.
+    """
+    aside = path.with_name(f"{path.name}.damaged")
+    os.replace(path, aside)
+    return aside
+
+
+@contextlib.contextmanager
+def locked(path: Path, waiting: Callable[[], None] = lambda: None) -> Iterator[None]:
+    """Hold the lock file ``path``, against other processes and other threads; it is free again when its holder dies.
+
+    Args:
+        waiting: called once if somebody else holds it.
+
+    Raises:
+        OSError: it cannot be made, or the file system knows no locks.
+    """
+    import filelock
+
+    lock = filelock.FileLock(path)
+    try:
+        try:
+            lock.acquire(timeout=0)
+        except filelock.Timeout:
+            waiting()
+            lock.acquire()
+    except NotImplementedError as error:
+        raise OSError(f"no locks in {path.parent}: {error}") from error
+    try:
+        yield
+    finally:
+        lock.release()

@@ -61,7 +61,8 @@ def engine_with(wanted: Collection[int], kept: Kept, module: EdgeModule) -> Comp
     marked = marked_engine(wanted, kept)
     lowered, indices = marked.road.lowered, marked.indices
     inputs = [(name, value.dtype) for name, value in zip(lowered.input_names, marked.road.network_graph.inputs)]
-    runner = Runner(marked.plan, inputs, marked.outputs, kept.options.dla_core)
+    allowed = kept.options.version_compatible  # it was built here
+    runner = Runner(marked.plan, inputs, marked.outputs, kept.options.dla_core, host_code=allowed)
     names = kept.road.lowered.tensor_names
 
     def compute(tensors: Sequence[torch.Tensor]) -> dict[str, torch.Tensor]:

@@ -11,7 +11,7 @@ from torch import nn
 
 from .errors import ConfigError
 
-__all__ = ["ByPath", "by_path", "check_reached", "inside", "nearest"]
+__all__ = ["ByPath", "by_path", "check_reached", "flatten_recurrent", "inside", "nearest"]
 
 T = TypeVar("T")
 U = TypeVar("U")
@@ -144,3 +144,13 @@ def check_reached(given: Mapping[str, Any], reached: Iterable[str], option: str)
                 f"{option}: nothing ran in {key!r} when the model was traced, so its entry has no effect. Take it out, or "
                 "name a module that the forward calls"
             )
+
+
+def flatten_recurrent(model: nn.Module) -> None:
+    """Put the weights of each RNN, GRU and LSTM of a copied model into one piece of memory.
+
+    cuDNN wants them so; a copy has them apart, and PyTorch warns of that in a call, and copies them in each.
+    """
+    for module in model.modules():
+        if isinstance(module, nn.RNNBase):
+            module.flatten_parameters()

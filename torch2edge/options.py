@@ -9,6 +9,7 @@ from typing import Any
 import torch
 
 from ._trt import capabilities, dla_cores, trt, why_no_dla
+from .builder_options import DLA_POOLS, BuilderOptions, memory_size
 from .errors import ConfigError
 from .modules import nearest
 
@@ -16,12 +17,12 @@ __all__ = ["CALIBRATORS", "DLA_POOLS", "FALLBACKS", "ONNX_EXPORTERS", "PRECISION
 
 PRECISIONS = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16, "int8": torch.int8}
 
-DLA_POOLS = ("DLA_MANAGED_SRAM", "DLA_LOCAL_DRAM", "DLA_GLOBAL_DRAM")
-FLAGS = ("fp16", "bf16", "int8", "sparse", "tf32", "gpu_fallback", "dla_rewrites")
+FLAGS = ("fp16", "bf16", "int8", "sparse", "tf32", "gpu_fallback", "dla_rewrites", "refittable")
 IO_DTYPES = (torch.float32, torch.float16, torch.bfloat16)
 CALIBRATORS = ("pytorch", "tensorrt")
 FALLBACKS = ("error", "onnx", "torch")
 ONNX_EXPORTERS = ("torchscript", "dynamo")
+PARSED = "of a network that TensorRT's ONNX parser made nobody knows which weights are whose; leave refittable out"
 
 
 class DLAWarning(UserWarning):
@@ -29,7 +30,7 @@ class DLAWarning(UserWarning):
 
 
 @dataclass(frozen=True)
-class Options:
+class Options(BuilderOptions):
     """How to build an engine; ``convert()`` documents each field.
 
     Raises:
@@ -45,47 +46,33 @@ class Options:
     calibrator: str = "pytorch"
     sparse: bool = False
     tf32: bool = False
-    optimization_level: int | None = None
-    workspace: int | None = None
     default_device_type: Any = None
     device_types: Mapping[str, Any] = field(default_factory=dict)
     dla_core: int | None = None
     gpu_fallback: bool = True
     dla_rewrites: bool = False
-    dla_pools: Mapping[str, int] = field(default_factory=dict)
-    tactic_sources: int | None = None
-    compute_capabilities: tuple[str, ...] = ()
+    dla_pools: Mapping[str, int | str] = field(default_factory=dict)
     fallback: str = "error"
     onnx_exporter: str = "torchscript"
     onnx_opset: int | None = None
     tolerance: float | None = None
+    refittable: bool = False
 
     def __post_init__(self) -> None:
-        caps = capabilities()
         for name in FLAGS:
             if not isinstance(getattr(self, name), bool):
                 raise ConfigError(f"{name} is {getattr(self, name)!r}; it must be True or False")
-        if self.optimization_level not in (None, 0, 1, 2, 3, 4, 5) or isinstance(self.optimization_level, bool):
-            raise ConfigError(f"optimization_level must be 0 to 5, but is {self.optimization_level!r}")
-        if self.workspace is not None and not (isinstance(self.workspace, int) and self.workspace > 0):
-            raise ConfigError(f"workspace is a size in bytes, but is {self.workspace!r}")
         if isinstance(self.tolerance, bool) or not isinstance(self.tolerance, (int, float, type(None))):
             raise ConfigError(f"tolerance is the largest relative error of an output, a number, but is {self.tolerance!r}")
+        if self.tolerance is not None and not self.tolerance >= 0:
+            raise ConfigError(f"tolerance is the largest relative error of an output, from 0 on, but is {self.tolerance!r}")
         if self.default_device_type is not None and not isinstance(self.default_device_type, trt.DeviceType):
             raise ConfigError(f"default_device_type is {self.default_device_type!r}; it must be trt.DeviceType.GPU or .DLA")
-        if self.tactic_sources is not None and not hasattr(trt.IBuilderConfig, "set_tactic_sources"):
-            raise ConfigError(f"tactic_sources: {caps.title} has none")
-        if self.compute_capabilities and not caps.compute_capabilities:
-            raise ConfigError(f"compute_capabilities: {caps.title} builds for the GPU of this machine only")
-        for version in self.compute_capabilities:
-            if not hasattr(trt.ComputeCapability, "SM" + version.replace(".", "")):
-                known = [f"{n[2:-1]}.{n[-1]}" for n in dir(trt.ComputeCapability) if n[:2] == "SM" and n[2:].isdigit()]
-                raise ConfigError(
-                    f"compute_capabilities: {caps.title} does not build for {version!r}, only for {', '.join(sorted(known))}"
-                )
+        self.check_builder()
         self._check_fallback()
         self._check_dla()
         self._check_precision()
+        self._check_refittable()
 
     # ---- precision --------------------------------------------------------------------------------------------------
 
@@ -142,6 +129,8 @@ class Options:
             raise ConfigError(
                 f"{road}: dla_rewrites changes the traced model's ops, and here TensorRT's parser makes the layers"
             )
+        if self.refittable:
+            raise ConfigError(f"{road}: refittable=True: {PARSED}")
         if self.io_dtype is not None:
             raise ConfigError(
                 f"{road}: a network that TensorRT's parser made keeps the ONNX model's dtypes; leave io_dtype out"
@@ -196,6 +185,22 @@ class Options:
                     "calibrator='tensorrt': TensorRT calibrates weakly typed networks only; add strongly_typed=False"
                 )
 
+    def _check_refittable(self) -> None:
+        if not self.refittable:
+            return
+        if self.wants_dla():
+            raise ConfigError(
+                f"refittable=True: what runs on a DLA cannot be refitted, and the DLA is asked for "
+                f"({', '.join(self.wants_dla())}). Leave one of them out"
+            )
+        if self.fallback == "onnx":
+            raise ConfigError("refittable=True: " + PARSED)
+        if self.uses("int8") and not self.strong:
+            raise ConfigError(
+                f"refittable=True with int8: a weakly typed network ({capabilities().title}) holds INT8 weights in scales "
+                "that TensorRT chose when it built the engine. Use fp16=True, or fake quantization in the model without int8"
+            )
+
     def _check_fallback(self) -> None:
         for name, known in (("fallback", FALLBACKS), ("onnx_exporter", ONNX_EXPORTERS)):
             if getattr(self, name) not in known:
@@ -220,7 +225,11 @@ class Options:
             raise ConfigError("dla_rewrites=True, but neither device_types nor default_device_type names the DLA")
         if self.dla_pools and not wants:
             raise ConfigError("dla_pools is given, but neither device_types nor default_device_type names the DLA")
-        for name, size in self.dla_pools.items():
+        pools = {
+            name: memory_size(s, f"dla_pools[{name!r}]") if isinstance(s, str) else s for name, s in self.dla_pools.items()
+        }
+        self._settle("dla_pools", pools)
+        for name, size in pools.items():
             if name not in DLA_POOLS:
                 raise ConfigError(f"dla_pools: there is no {name!r}, only {', '.join(map(repr, DLA_POOLS))}")
             if isinstance(size, bool) or not isinstance(size, int) or size < 4096 or size & (size - 1):

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import copy
+import functools
 import time
 import warnings
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -15,7 +18,7 @@ from .check.nested import compare_nested, floors_of
 from .check.tf32 import tf32
 from .check.verify import TRIALS, draw
 from .cut import Plan, TooSmall, decide
-from .errors import ConfigError, ConversionError, Torch2EdgeError, VerificationError
+from .errors import ConfigError, ConversionError, InputError, Torch2EdgeError, VerificationError
 from .inputs import fixed_inputs
 from .lower import Registry, registry
 from .lower.check import check
@@ -111,12 +114,112 @@ def partition(
     report.timings["convert"] = round(time.perf_counter() - start, 3)
     report.tolerance = tolerance if tolerance is not None else max(r.tolerance for r in report.engines.values())
     module = PartitionedModule(model, engines, report)
+    if all(engine._refit is not None for engine in engines.values()):
+        tensors, structure = flatten_call(args, kwargs)
+        example = [t.detach().clone() for t in tensors], structure
+        module._refit = functools.partial(_refitted, example, batches, list(report.notes))
     if verify:
         start = time.perf_counter()
         with Contents(model).put_back(), Contents(module).put_back():
             _verify(model, args, kwargs, module, report, batches)
         report.timings["check"] = round(time.perf_counter() - start, 3)
     return module
+
+
+def _refitted(
+    example: tuple[list[torch.Tensor], Any], batches: Sequence[list[torch.Tensor]], notes: list[str],
+    module: PartitionedModule, given: Any, verify: bool,
+) -> PartitionedModule:  # fmt: skip
+    """A module like ``module`` of another model; ``PartitionedModule.refit`` documents the rest.
+
+    Args:
+        example: of the conversion: its tensors, and the structure of the call.
+        batches: inputs to check on in the place of random ones.
+        notes: of the report, before its check.
+    """
+    start = time.perf_counter()
+    model = _to_refit(module, given, verify)
+    engines = {
+        path: part.edge_engine.refitted(model.get_submodule(path), verify=verify) for path, part in module._parts.items()
+    }
+    told = "each engine was compared with its submodule, the whole with the model" if verify else "nothing was compared"
+    assert module._report is not None
+    report = replace(
+        module._report, engines={path: engine.report for path, engine in engines.items() if engine.report is not None},
+        check=[], checked_by="", notes=[*notes, f"note: refitted: {told}"], timings=dict(module._report.timings),
+    )  # fmt: skip
+    model = _where(model, module)
+    new = PartitionedModule(model, engines, report)
+    new._refit = module._refit
+    if verify:
+        call = unflatten(example[1], example[0])
+        try:
+            with Contents(model).put_back(), Contents(new).put_back():
+                _verify(model, call["args"], call["kwargs"], new, report, batches)
+        except VerificationError as error:
+            raise VerificationError(
+                f"refit: the module keeps its old weights, for with the new ones {error}", report
+            ) from error
+        except Torch2EdgeError:
+            raise
+        except Exception as error:
+            raise InputError(
+                f"refit: the model does not run on inputs like the example's: {type(error).__name__}: {error}"
+            ) from error
+    report.timings["refit"] = round(time.perf_counter() - start, 3)
+    return new
+
+
+def _to_refit(module: PartitionedModule, given: Any, verify: bool) -> nn.Module:
+    """The model that a refit was given, with the submodules and weights that ``module`` had.
+
+    Raises:
+        ConfigError: it has others, or ``verify`` is no bool.
+        InputError: it is no model.
+        TrainingModeError: a module is in training mode.
+    """
+    if not isinstance(verify, bool):
+        raise ConfigError(f"refit: verify is {verify!r}; it must be True or False")
+    if not isinstance(given, (nn.Module, torch.export.ExportedProgram)):
+        what = "a state dict" if isinstance(given, Mapping) else f"a {type(given).__name__}"
+        raise InputError(
+            f"refit: a partitioned module takes a model, but was given {what}. What stays in PyTorch is a copy of the model: "
+            "load the weights into one first"
+        )
+    model, _ = opened(given)
+    assert isinstance(model, nn.Module)
+    check_state(model)
+    own, theirs = _kinds(module._original_state()), _kinds(model.state_dict())
+    if other := [name for name in dict.fromkeys([*own, *theirs]) if own.get(name) != theirs.get(name)]:
+        raise ConfigError(
+            f"refit: the model has other parameters or buffers than the converted one: {', '.join(other[:5])} "
+            f"({other[0]} was {own.get(other[0], 'not there')}, now is {theirs.get(other[0], 'not there')})"
+        )
+    paths = {path for path, _ in model.named_modules(remove_duplicate=False)}
+    if gone := [path for path in module._parts if path not in paths]:
+        raise ConfigError(f"refit: the model has no {', '.join(gone)}, of which the converted one has engines")
+    return model
+
+
+def _kinds(state: Mapping[str, Any]) -> dict[str, str]:
+    return {n: f"{list(t.shape)} {t.dtype}" if isinstance(t, torch.Tensor) else type(t).__name__ for n, t in state.items()}
+
+
+def _where(model: nn.Module, module: PartitionedModule) -> nn.Module:
+    """The model, or a copy of it, where the converted one was.
+
+    Raises:
+        ConfigError: it is elsewhere, and the converted one was on several devices.
+    """
+    own, given = (
+        {name: t.device for name, t in state.items() if isinstance(t, torch.Tensor)}
+        for state in (module._original_state(), model.state_dict())
+    )
+    if own == given:
+        return model
+    if len(set(own.values())) > 1:
+        raise ConfigError("refit: the model is on other devices than the converted one, which was on several: move it there")
+    return copy.deepcopy(model).to(next(iter(own.values())))
 
 
 def part_converter(

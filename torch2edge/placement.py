@@ -43,7 +43,8 @@ def prepare_dla(road: Road) -> DlaPlan | None:
     )  # fmt: skip
     if not options.gpu_fallback:
         refuse_fallbacks(plan)
-    session.set_pools(pools_for(plan, options.dla_pools, session.pools()))
+    asked = {name: int(size) for name, size in options.dla_pools.items()}
+    session.set_pools(pools_for(plan, asked, session.pools()))
     return plan
 
 

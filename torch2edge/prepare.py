@@ -22,14 +22,14 @@ from .lower import Registry
 from .lower.fold import fold_batch_norms, is_own
 from .lower.fold_prepared import fold_prepared
 from .lower.io_dtype import with_io_dtype
-from .lower.precision import in_precision
+from .lower.precision import Lowering, in_precision
 from .lower.quantize import every_float, has_quantizers, points_of, with_quantizers
 from .lower.ranges import equalized
 from .modules import check_reached
 from .options import Options
 from .structure import flatten_call
 
-__all__ = ["Call", "Prepared", "calibration_of", "check_data", "for_dla", "prepare", "typed"]
+__all__ = ["Call", "Prepared", "calibration_of", "check_data", "for_dla", "in_half", "in_ranges", "prepare", "typed"]
 
 
 @dataclass
@@ -42,6 +42,10 @@ class Call:
         ranges: index of a value -> its largest magnitude, of all that were calibrated so far; another network of the same
             graph takes them from here. inf for one that holds infinities.
         notes: on the calibration, for the report.
+        wide: ops (positions in the graph that ``in_precision`` is given) that the engine to be refitted has in float32 for
+            their numbers, though their modules are low; None where a new engine is to be built.
+        may_fold: the modules whose batch norms are part of convolutions in the engine to be refitted; None as for ``wide``.
+        own: the network is kept, so it needs weights of its own; where no engine executes it is kept anyhow.
     """
 
     model: nn.Module
@@ -53,6 +57,9 @@ class Call:
     line: Callable[[str], None] | None = None
     ranges: dict[int, float] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
+    wide: frozenset[int] | None = None
+    may_fold: frozenset[str] | None = None
+    own: bool = False
     _largest: tuple[Graph, dict[int, float]] | None = None  # of the graph that was asked about last
 
     def largest(self, graph: Graph) -> dict[int, float]:
@@ -81,6 +88,7 @@ class Prepared:
         notes: for the report.
         folded: modules whose batch norms became part of a convolution.
         ranges: index of a value -> largest magnitude in INT8, for a weakly typed TensorRT.
+        wide: see ``Call.wide``.
     """
 
     graph: Graph
@@ -88,6 +96,7 @@ class Prepared:
     notes: list[str] = field(default_factory=list)
     folded: list[str] = field(default_factory=list)
     ranges: dict[int, float] = field(default_factory=dict)
+    wide: frozenset[int] = frozenset()
 
 
 def calibration_of(given: Any) -> Calibration | None:
@@ -149,7 +158,9 @@ def _in_precisions(graph: Graph, options: Options, converting: Registry, call: C
         points = points_of(graph, lambda path: options.precision_of(path) == "int8")
         quantized = [op.module for op in graph.ops if is_quantizer(op.target)]
         idle = without_effect(graph, options, [*quantized, *(graph.ops[i].module for i in points.places)])
-        return Prepared(graph, notes=[*call.notes, *idle, *_at_risk(graph, options, call)], ranges=ranges)
+        half = in_half(graph, options, call, call.largest(graph)) if options.uses("fp16") else Lowering(graph)
+        notes = [*call.notes, *idle, *_at_risk(half.kept)]
+        return Prepared(graph, notes=notes, ranges=ranges, wide=frozenset(half.wide))
     return typed(graph, options, converting, call)
 
 
@@ -159,8 +170,9 @@ def typed(graph: Graph, options: Options, converting: Registry, call: Call) -> P
     Raises:
         CalibrationError: see ``calibrate``.
     """
-    ops, folded = fold_batch_norms(graph, converting, options.device_of, options.float_of)
-    ops, prepared = fold_prepared(ops, graph.outputs, converting, options.device_of)  # before casts come between
+    ops, folded = fold_batch_norms(graph, converting, options.device_of, options.float_of, call.may_fold)
+    # before casts come between
+    ops, prepared = fold_prepared(ops, graph.outputs, converting, options.device_of, call.may_fold)
     folded = [*folded, *prepared]
     traced, graph = graph, replace(graph, ops=ops)
     quantized = [op.module for op in graph.ops if is_quantizer(op.target)]
@@ -172,8 +184,9 @@ def typed(graph: Graph, options: Options, converting: Registry, call: Call) -> P
     notes = [*call.notes, *without_effect(traced, options, quantized)]
     if not options.uses("fp16") and not options.uses("bf16"):
         return Prepared(graph, notes=notes, folded=folded)
-    lowering = in_precision(graph, options.float_of, call.largest(traced) if options.uses("fp16") else {})
-    return Prepared(lowering.graph, lowering.names, [*notes, *_notes(lowering.kept)], folded)
+    lowering = in_half(graph, options, call, call.largest(traced) if options.uses("fp16") else {})
+    notes += _notes(lowering.kept)
+    return Prepared(lowering.graph, lowering.names, notes, folded, wide=frozenset(lowering.wide))
 
 
 def _check_calibration(graph: Graph, options: Options, call: Call) -> None:
@@ -243,7 +256,7 @@ def _calibrated(
         )  # fmt: skip
         call.ranges.update({value.index: found[name] for name, value in new.items()})
         if no_data(call.calibration.data):
-            call.seen_are, call.seen = "random batch in the ranges", call.seen or _in_ranges(traced, call)
+            call.seen_are, call.seen = "random batch in the ranges", call.seen or in_ranges(traced, call)
             call.note(
                 f"note: the INT8 ranges are those of {call.calibration.cache}; without calibration data the check is on "
                 "random inputs as large as those"
@@ -251,7 +264,7 @@ def _calibrated(
     return {name: call.ranges[value.index] for name, value in points.items()}
 
 
-def _in_ranges(graph: Graph, call: Call) -> list[list[torch.Tensor]]:
+def in_ranges(graph: Graph, call: Call) -> list[list[torch.Tensor]]:
     """Random inputs, as large as those of the calibration where that is known: INT8 clips what is larger."""
 
     def fitted(tensor: torch.Tensor, index: int) -> torch.Tensor:
@@ -293,11 +306,24 @@ def _largest(graph: Graph, examples: Sequence[torch.Tensor]) -> dict[int, float]
     return found
 
 
-def _at_risk(graph: Graph, options: Options, call: Call) -> list[str]:
+def in_half(graph: Graph, options: Options, call: Call, largest: Mapping[int, float]) -> Lowering:
+    """``in_precision``, which stays with what an engine that is refitted has in float32.
+
+    Raises:
+        ConfigError: new weights want more in float32 than it has.
+    """
+    lowering = in_precision(graph, options.float_of, largest, call.wide or ())
+    if call.wide is not None and lowering.wide:
+        raise ConfigError(
+            f"refit: with the new weights half, or bfloat16, has no room for {_reasons(lowering.kept)}, and the engine "
+            "computes that in it. Convert the model anew, or with precisions={module: 'fp32'} for these"
+        )
+    lowering.wide |= call.wide or set()
+    return lowering
+
+
+def _at_risk(kept: dict[str, list[str]]) -> list[str]:
     """A note on what half has no room for, where a weakly typed TensorRT may take half for it all the same."""
-    if not options.uses("fp16"):
-        return []
-    kept = in_precision(graph, options.float_of, call.largest(graph)).kept
     if not kept:
         return []
     entries = ", ".join(f"{path!r}: 'fp32'" for path in list(kept)[:SHOWN])

@@ -6,7 +6,9 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-__all__ = ["CheckRow", "DimRow", "ModuleRow", "PlacementRow", "Report", "check_table", "table"]
+__all__ = [
+    "CheckRow", "DimRow", "Memory", "ModuleRow", "PlacementRow", "Report", "bytes_text", "check_table", "table",
+]  # fmt: skip
 
 
 @dataclass
@@ -62,6 +64,34 @@ class PlacementRow:
 
 
 @dataclass
+class Memory:
+    """What the engine and its conversion take, all in bytes; None where it is not known.
+
+    ``engine`` is the serialized engine; ``weights`` the constants of the network; ``activations`` what each execution context
+    takes on the GPU for activations and scratch (known once the engine ran: with the check, on a GPU); ``workspace`` the
+    most that a layer's scratch may take; ``host`` how far the process's resident memory rose at the peak of the conversion,
+    TensorRT's libraries included where this was the first to load them.
+    """
+
+    engine: int = 0
+    weights: int | None = None
+    activations: int | None = None
+    workspace: int | None = None
+    host: int | None = None
+
+    def __str__(self) -> str:
+        """One line, ``memory: engine 44.8 MiB, weights 44.7 MiB, ...``, without what is not known."""
+        parts = [
+            f"engine {bytes_text(self.engine)}",
+            *(f"{name} {bytes_text(size)}" for name, size in (("weights", self.weights), ("activations", self.activations))
+              if size is not None),
+            *([] if self.workspace is None else [f"workspace at most {bytes_text(self.workspace)}"]),
+            *([] if self.host is None else [f"host {bytes_text(self.host)} more at the peak"]),
+        ]  # fmt: skip
+        return f"memory: {', '.join(parts)}"
+
+
+@dataclass
 class Report:
     """Printable account of a conversion; ``to_dict()`` is the same as JSON."""
 
@@ -80,6 +110,9 @@ class Report:
     original: str = "PyTorch"  # what the engine was compared with
     precisions: dict[str, str] = field(default_factory=dict)  # what max_error= or metric= found, for precisions=
     placements: list[PlacementRow] = field(default_factory=list)  # where a DLA took part
+    built_by: str = ""  # who, where it was not torch2edge
+    memory: Memory = field(default_factory=Memory)
+    cache: str = ""  # with cache_dir=: whether the engine was in it, and why not
 
     def to_dict(self) -> dict[str, Any]:
         """The report as plain dicts, lists, strings and numbers."""
@@ -92,22 +125,28 @@ class Report:
         dims = [DimRow(**row) for row in data.get("dims", [])]
         check = [CheckRow(**row) for row in data["check"]]
         placements = [PlacementRow(**row) for row in data.get("placements", [])]
-        return cls(**{**data, "dims": dims, "modules": modules, "check": check, "placements": placements})
+        memory = Memory(**data.get("memory", {"engine": data.get("engine_bytes", 0)}))
+        return cls(
+            **{**data, "dims": dims, "modules": modules, "check": check, "placements": placements, "memory": memory}
+        )  # fmt: skip
 
     def __str__(self) -> str:
         """Two tables and what else there is to know."""
-        size = f"{self.engine_bytes / 2**20:.1f} MiB"
+        size = bytes_text(self.engine_bytes)
         stages = ", ".join(f"{name} {seconds:.2f} s" for name, seconds in self.timings.items())
-        head = f"{self.tensorrt}, for {self.target}, {self.precision}, {size}\n{stages}"
-        modules = table(
-            ["module", "class", "ops", "layers", "device", "precision"],
-            [[m.path or "(model)", m.kind, m.ops, m.layers, m.device, m.precision] for m in self.modules],
-        )
+        head = f"{self.tensorrt}, for {self.target}, {self.precision}, {size}\n{stages}\n{self.memory}".rstrip()
+        head += f"\ncache: {self.cache}" if self.cache else ""
+        modules = [] if self.built_by else [self.modules_text()]
         dims = [self.dims_text()] if self.dims else []
         placed = [self.placements_text()] if self.placements else []
         return "\n\n".join(
-            [head, *dims, modules, *placed, self.check_text(), *([] if not self.notes else ["\n".join(self.notes)])]
+            [head, *dims, *modules, *placed, self.check_text(), *([] if not self.notes else ["\n".join(self.notes)])]
         )
+
+    def modules_text(self) -> str:
+        """A row per module."""
+        rows = [[m.path or "(model)", m.kind, m.ops, m.layers, m.device, m.precision] for m in self.modules]
+        return table(["module", "class", "ops", "layers", "device", "precision"], rows)
 
     def dims_text(self) -> str:
         """The sizes that vary: a row per dim and optimization profile, then what the model demands of them."""
@@ -122,6 +161,8 @@ class Report:
 
     def check_text(self) -> str:
         """The check alone: a row per output."""
+        if self.built_by:
+            return f"not checked: built by {self.built_by}"
         return check_table(self.check, self.checked_by, self.tolerance, self.original)
 
 
@@ -135,6 +176,11 @@ def check_table(check: Sequence[CheckRow], checked_by: str, tolerance: float, or
     ]  # fmt: skip
     title = f"check against {original} by {checked_by}, tolerance {tolerance:g}; the worst trial of each output"
     return title + "\n" + table(["output", "max abs", "rel L2", "cosine", "ref max", "inputs", ""], rows)
+
+
+def bytes_text(size: int) -> str:
+    """A number of bytes for people: ``44.8 MiB``."""
+    return f"{size / 2**20:.1f} MiB" if size < 10 * 2**30 else f"{size / 2**30:.1f} GiB"
 
 
 def table(head: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:

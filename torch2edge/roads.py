@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from ._trt import why_not_executable
 from .build import BuildSession
 from .build.calibration import calibrator
 from .check.onnx_model import OnnxModel
@@ -20,7 +21,7 @@ from .lower import Lowered, OnnxFile, Registry, lower, lower_by_onnx
 from .lower.check import check
 from .lower.quantize import has_quantizers
 from .options import Options
-from .prepare import Call, check_data, prepare
+from .prepare import Call, Prepared, check_data, prepare
 from .run import EdgeModule
 from .shapes import Dynamic
 from .structure import flatten_call
@@ -39,6 +40,8 @@ class Road:
     session: BuildSession
     notes: list[str] = field(default_factory=list)
     computed: Graph | None = None  # what the network computes, where precisions made another graph of it
+    wide: frozenset[int] = frozenset()  # see ``Call.wide``
+    configured: bool = False  # the builder was told
 
     @property
     def network_graph(self) -> Graph:
@@ -113,7 +116,7 @@ def graph_of(
 
 def network(
     call: Call, file: OnnxFile | None, graph: Graph | None, options: Options, converting: Registry,
-    names: Mapping[str, Sequence[str] | None],
+    names: Mapping[str, Sequence[str] | None], prepared: Prepared | None = None,
 ) -> Road:  # fmt: skip
     """Fill a network.
 
@@ -121,6 +124,7 @@ def network(
         call: the model, and the example.
         graph: the traced model; None where it is a file.
         names: ``input_names`` and ``output_names`` of ``lower``.
+        prepared: what ``prepare`` made of the graph, where that was done before.
 
     Raises:
         UnsupportedOpError, ConversionError: no road leads there; with all reasons.
@@ -134,15 +138,15 @@ def network(
     assert graph is not None
     try:
         check(graph.ops, converting)
-        prepared = prepare(graph, options, converting, call)
+        prepared = prepared or prepare(graph, options, converting, call)
         lowered = lower(
             prepared.graph, session.network, converting, names=names_of(model) | prepared.names, device_of=options.device_of,
-            **names,
+            may_fold=call.may_fold, own=call.own or bool(why_not_executable()), **names,
         )  # fmt: skip
         lowered.folded = [*prepared.folded, *lowered.folded]
         session.quantize(lowered.network, lowered.tensor_names, prepared.ranges, has_quantizers(prepared.graph))
         notes = [*prepared.notes, *_calibrator(graph, lowered, session, call)]
-        return Road(graph, lowered, session, notes, prepared.graph)
+        return Road(graph, lowered, session, notes, prepared.graph, prepared.wide)
     except (UnsupportedOpError, ConversionError) as refused:
         if options.fallback != "onnx":
             raise
@@ -190,7 +194,7 @@ def _check_parsed(options: Options, call: Call, road: str) -> None:
 
 
 def configure(road: Road, precision: str) -> str:
-    """Tell the builder the devices, sizes and precisions of a filled network.
+    """Tell the builder the devices, sizes and precisions of a filled network, once.
 
     Args:
         precision: what ``account.precision`` says of the network.
@@ -198,7 +202,11 @@ def configure(road: Road, precision: str) -> str:
     Returns:
         A note for the report, or "".
     """
+    if road.configured:
+        return ""
+    road.configured = True
     session, layers = road.session, road.lowered.network.layers
+    session.weight_bytes = road.lowered.network.weight_bytes
     session.place(layers)
     session.add_profiles(road.lowered.input_names, road.graph.profiles())
     session.follow_precisions(layers)

@@ -12,7 +12,7 @@ import importlib
 import json
 import types
 from collections import OrderedDict, defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -116,7 +116,7 @@ def _build(node: Structure, tensors: Iterator[Any]) -> Any:
 
 def _construct(node: Structure, items: list[Any]) -> Any:
     """A named tuple, dataclass or kind of dict of its own class; ``init=False`` fields are set afterwards."""
-    cls = _class(node["type"])
+    cls = _class(node)
     if node["kind"] == "structseq":
         return cls(items)
     if node["kind"] == "mapping":
@@ -131,9 +131,27 @@ def _construct(node: Structure, items: list[Any]) -> Any:
     return result
 
 
-def _class(name: str) -> Any:
-    if name in _met:
-        return _met[name]
+# What a class has to be, for a header could name anything that runs when it is called.
+_IS: dict[str, Callable[[Any], bool]] = {
+    "namedtuple": lambda cls: issubclass(cls, tuple) and hasattr(cls, "_fields"),
+    "structseq": lambda cls: issubclass(cls, tuple) and hasattr(cls, "n_sequence_fields"),
+    "dataclass": dataclasses.is_dataclass,
+    "mapping": lambda cls: issubclass(cls, dict),
+}
+
+
+def _class(node: Structure) -> Any:
+    name = node["type"]
+    found = _met[name] if name in _met else _imported(name)
+    if not isinstance(found, type) or not _IS[node["kind"]](found):
+        raise InputError(
+            f"{name}, which the engine's header names as a {node['kind']}, is none: the file is damaged or forged. Convert "
+            "the model again."
+        )
+    return found
+
+
+def _imported(name: str) -> Any:
     module, _, qualname = name.partition(":")
     try:
         found: Any = importlib.import_module(module)

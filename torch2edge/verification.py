@@ -17,7 +17,14 @@ from .check.reference import ReferenceExecutor
 from .check.sizes import check_size_one, sizes_to_check
 from .check.tf32 import tf32 as tf32_switched
 from .check.verify import TOLERANCE, draw, verify_batches, verify_sizes
-from .errors import InputError, ReferenceExecutionError, Torch2EdgeError, UnsupportedLayerError, VerificationError
+from .errors import (
+    ExecutionError,
+    InputError,
+    ReferenceExecutionError,
+    Torch2EdgeError,
+    UnsupportedLayerError,
+    VerificationError,
+)
 from .graph import Graph
 from .lower import Lowered
 from .options import Options
@@ -89,6 +96,11 @@ def _told(original: Callable[[list[torch.Tensor]], list[torch.Tensor]]) -> Calla
             return original(tensors)
         except Torch2EdgeError:
             raise
+        except torch.cuda.OutOfMemoryError as error:
+            raise ExecutionError(
+                f"the GPU has too little memory to run the model in the check, beside the engine: {error}. Free memory of the "
+                "GPU, or leave the check out (verify=False)"
+            ) from error
         except Exception as error:
             reason = (str(error).splitlines() or ["no message"])[0]
             raise InputError(

@@ -33,4 +33,5 @@ def test_a_longer_call_takes_longer():
     slow = time_cuda(call, warmup=3, calls=10)
     assert len(calls) == 13
     assert len(slow.milliseconds) == 10
-    assert time_cuda(lambda: small @ small, warmup=3, calls=10).median < slow.median
+    fast = time_cuda(lambda: small @ small, warmup=3, calls=10)
+    assert min(fast.milliseconds) < min(slow.milliseconds)  # what else the GPU does is in the others

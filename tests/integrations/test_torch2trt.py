@@ -13,6 +13,7 @@ from torch import nn
 
 from torch2edge import ConfigError, InputError, TrainingModeError, UnsupportedOpError
 from torch2edge._trt import trt
+from torch2edge.build import session
 from torch2edge.integrations.torch2trt import Flattener, ListDataset, TRTModule, torch2trt
 
 pytestmark = pytest.mark.filterwarnings("ignore::torch2edge.ReferenceWarning")
@@ -121,7 +122,7 @@ def test_shapes_that_are_the_samples_are_taken():
         ({"opt_shapes": [(2, 3)]}, "opt_shapes asks for"),
         ({"opt_shapes": []}, "nested like the inputs"),
         ({"int8_mode": True, "int8_calib_algorithm": "legacy"}, "algorithm is 'legacy'"),
-        ({"avg_timing_iterations": 4}, "keeps TensorRT's own number"),
+        ({"avg_timing_iterations": 0}, "avg_timing_iterations must be a whole number from 1 on, but is 0"),
         ({"log_level": "verbose"}, "log_level is 'verbose'"),
         ({"dla_core": 1}, "dla_core is given"),
     ],
@@ -129,6 +130,14 @@ def test_shapes_that_are_the_samples_are_taken():
 def test_what_cannot_be_honoured_is_refused(options, says):
     with pytest.raises(ConfigError, match=says):
         torch2trt(nn.Linear(3, 2).eval(), [torch.randn(1, 3)], **options)
+
+
+def test_timing_iterations_reach_the_builder(monkeypatch):
+    told = []
+    configure = session.configure
+    monkeypatch.setattr(session, "configure", lambda config, *rest: (configure(config, *rest), told.append(config))[0])
+    torch2trt(nn.Linear(3, 2).eval(), [torch.randn(1, 3)], avg_timing_iterations=5)
+    assert [config.avg_timing_iterations for config in told] == [5]
 
 
 def test_a_dataset_of_several_shapes_is_refused():

@@ -14,7 +14,7 @@ import torch2edge
 from torch2edge import ConfigError, EngineFileError, ExecutionError, InputError
 from torch2edge._trt import why_not_executable
 from torch2edge.integrations.torch2trt import Flattener, TRTModule, torch2trt
-from torch2edge.integrations.torch2trt.plans import metadata_of
+from torch2edge.integrations.torch2trt.plans import plan_metadata
 
 pytestmark = pytest.mark.filterwarnings("ignore::torch2edge.ReferenceWarning")
 KEYS = ["engine", "input_names", "output_names", "input_flattener", "output_flattener"]
@@ -199,7 +199,7 @@ def test_attributes_of_a_live_engine(tmp_path):
 def test_what_was_no_tensor_of_a_foreign_engine_takes_any_value():
     module_trt = torch2trt(nn.Linear(3, 2).eval().cuda(), [torch.randn(1, 3).cuda()])
     plan, x = bytes(module_trt.state_dict()["engine"]), torch.randn(1, 3).cuda()
-    metadata = metadata_of(plan, ["input_0"], ["output_0"], Flattener((0, None), 1), Flattener(0, 1), "it")
+    metadata = plan_metadata(plan, ["input_0"], ["output_0"], Flattener((0, None), 1), Flattener(0, 1), "it")
     assert metadata["inputs"][0]["shape"] == [1, 3]
     foreign = TRTModule(plan, ["input_0"], ["output_0"], Flattener((0, None), 1), Flattener(0, 1))
     assert cross(foreign(x, 0.5), module_trt(x))

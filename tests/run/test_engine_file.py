@@ -71,10 +71,10 @@ def test_where_it_cannot_execute(saved: Path) -> None:
 def test_truncated(saved: Path, keep: float) -> None:
     data = saved.read_bytes()
     saved.write_bytes(data[: int(len(data) * keep) if isinstance(keep, float) else keep])
-    what = "saved by torch2edge.*too short" if keep in (0, 4) else "truncated or damaged"
-    with pytest.raises(EngineFileError, match=rf"net\.engine (is|was) .*{what}|net\.engine is {what}") as caught:
+    what = {0: "is empty", 4: "was not saved by torch2edge.*too short"}.get(keep, "is truncated or damaged")
+    with pytest.raises(EngineFileError, match=rf"net\.engine {what}") as caught:
         torch2edge.load(saved)
-    assert "onvert the model again" in str(caught.value)
+    assert "Copy it again, or" in str(caught.value)
 
 
 def test_a_flipped_bit_anywhere(saved: Path) -> None:
@@ -87,19 +87,10 @@ def test_a_flipped_bit_anywhere(saved: Path) -> None:
             damaged = bytearray(data)
             damaged[place] ^= bit
             saved.write_bytes(damaged)
-            with pytest.raises(EngineFileError, match=r"not saved by torch2edge|truncated or damaged"):
+            with pytest.raises(EngineFileError, match=r"cannot load .*net\.engine|truncated or damaged"):
                 torch2edge.load(saved)
     saved.write_bytes(data + b"\0")
     with pytest.raises(EngineFileError, match="truncated or damaged"):
-        torch2edge.load(saved)
-
-
-def test_foreign(saved: Path, engine: EdgeModule) -> None:
-    saved.write_bytes(engine._plan)
-    with pytest.raises(EngineFileError, match=r"net\.engine was not saved by torch2edge: perhaps it is a bare TensorRT plan"):
-        torch2edge.load(saved)
-    torch.save({"a": torch.ones(3)}, saved)
-    with pytest.raises(EngineFileError, match="not saved by torch2edge"):
         torch2edge.load(saved)
 
 

@@ -221,3 +221,11 @@ def test_float32_islands_keep_their_digits() -> None:
         assert given.dtype == expected.dtype
         rtol = 1e-5 if given.dtype == torch.float32 else 2e-3
         torch.testing.assert_close(given, expected, rtol=rtol, atol=rtol)
+
+
+def test_a_copied_recurrent_model_has_its_weights_in_one_piece() -> None:
+    """Else PyTorch warns in each call, and warnings are errors here."""
+    model = torch.nn.GRU(4, 5, batch_first=True).eval().cuda()
+    x = torch.randn(2, 6, 4, device="cuda")
+    with torch.no_grad():
+        torch.testing.assert_close(torch2edge.PartitionedModule(model)(x)[0], model(x)[0])

@@ -390,3 +390,25 @@ def test_structures_are_the_same_whatever_the_order_of_their_own_keys() -> None:
     assert structure.same(described, dict(reversed(list(described.items()))))
     assert not structure.same(described, structure.flatten({"b": (None, 1), "a": torch.zeros(1)})[1])
     assert not structure.same(structure.flatten((1,))[1], structure.flatten((1.0,))[1])
+
+
+@pytest.mark.filterwarnings("ignore::torch2edge.ReferenceWarning")
+@pytest.mark.parametrize("options", [{}, {"refittable": True}, {"keep_network": True}, {"cache": True}], ids=str)
+def test_the_model_may_be_written_to(options: dict[str, Any], tmp_path: Path) -> None:
+    """Its weights in the engine do not change, nor in the network that computes or is compared in its place."""
+    model, x = nn.Sequential(nn.Linear(4, 4), nn.ReLU(), nn.Conv1d(3, 3, 1)).eval(), torch.randn(2, 3, 4)
+    options, weights = {"cache_dir": tmp_path} if "cache" in options else options, copy.deepcopy(model.state_dict())
+    for _ in range(2):  # with a cache the second is a hit
+        module = torch2edge.convert(model, [x], **options)
+        assert isinstance(module, torch2edge.EdgeModule)
+        modules = [module, *([module.refitted(model)] if "refittable" in options else [])]
+        before = [m(x).clone() for m in modules]
+        with torch.no_grad():
+            for parameter in model.parameters():
+                parameter.mul_(2).add_(1)
+        for m, was in zip(modules, before):
+            torch.testing.assert_close(m(x), was, rtol=0, atol=0)
+        if module.network is not None:
+            given = torch2edge.compare(model, module, [x])
+            assert "nothing is at fault" not in given.verdict
+        model.load_state_dict(weights)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -14,7 +15,7 @@ from torch2edge._trt import capabilities, why_not_executable
 from torch2edge.errors import TensorRTNotFoundError, Torch2EdgeError
 from torch2edge.structure import flatten
 
-__all__ = ["FAST", "Many", "disagreement", "executes", "fast_options", "halved", "needs_gpu"]
+__all__ = ["FAST", "Many", "alone", "disagreement", "executes", "fast_options", "halved", "needs_gpu"]
 
 # The GPU's kernels sum in another order than the CPU's; TF32 is off.
 GPU_RTOL = {torch.float32: 2e-5}
@@ -42,6 +43,9 @@ def fast_options() -> dict[str, Any]:
 
 
 FAST = fast_options()
+alone = pytest.mark.skipif(
+    "PYTEST_XDIST_WORKER" in os.environ, reason="it fills or measures the whole GPU, on which others work: run it without -n"
+)
 needs_gpu = pytest.mark.skipif(bool(_reason()), reason=f"the GPU tier cannot run here: {_reason()}")
 
 

@@ -1,8 +1,9 @@
 """Reads every use of TensorRT's Python API from the syntax tree and holds it against each version's names.
 
-What it follows: ``trt.X.Y``; what TensorRT makes (``self.raw.add_shuffle(...)`` is an IShuffleLayer, by the signature
-in the data), through local variables, attributes of ``self`` and ``self.layer(...)``; ``getattr(trt.X, name)`` where ``name``
-is a parameter, through the literal names that callers pass; the reference executor's ``layer.option("...")``.
+What it follows: ``trt.X.Y``; a parameter ``config``, which is an IBuilderConfig; what TensorRT makes
+(``self.raw.add_shuffle(...)`` is an IShuffleLayer, by the signature in the data), through local variables, attributes of
+``self`` and ``self.layer(...)``; ``getattr(trt.X, name)`` where ``name`` is a parameter, through the literal names that
+callers pass; the reference executor's ``layer.option("...")``.
 
 A use is fine when every version that can reach it has the name. ``if net.capabilities.gelu:`` and ``hasattr(trt.X, "Y")``
 narrow the versions, in the branches and after one that leaves the function.
@@ -114,6 +115,7 @@ class Checker:
         known, tests = ({k: v for k, v in d.items() if k not in names} for d in (at.known, at.tests))
         inner = Function(node.name, names, method, self._file, known, tests)
         inner.known.update({n: MODULE for n in names if n == "trt"})
+        inner.known.update({n: ("object", "IBuilderConfig") for n in names if n == "config"})
         for decorator in node.decorator_list:
             self._kind(decorator, versions, at)
             if isinstance(decorator, ast.Call) and ast.unparse(decorator.func) == "handles":  # the reference executor's

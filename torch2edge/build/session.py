@@ -8,14 +8,16 @@ from typing import Any
 
 import torch
 
-from .._trt import capabilities, clear_errors, dla_cores, last_errors, logger, recorded, to_trt_dtype, trt
+from .._trt import capabilities, clear_errors, last_errors, logger, recorded, to_trt_dtype, trt
 from ..errors import BuildError
 from ..modules import nearest
 from ..options import DLA_POOLS, Options
 from .calibration import raise_its_error
+from .config import compute_capabilities, configure, set_flag
+from .memory import SHORT, Need, Room, free_text, skipped_note
+from .timing_cache import TimingCache
 
 __all__ = ["BuildSession"]
-DEFAULT_COMPUTE_CAPABILITY = "8.6"
 _IN_INT8 = {"CONVOLUTION", "DECONVOLUTION"}
 # A constant's precision is not ours to say; the others' types are what they do.
 _UNPINNED = {"CONSTANT", "CAST", "SHAPE", "QUANTIZE", "DEQUANTIZE"}
@@ -27,22 +29,30 @@ class BuildSession:
     Attributes:
         strong: whether the network is strongly typed.
         log: what TensorRT said during the build, where a DLA is to take part.
+        short: what it said of too little memory.
+        weight_bytes: of the network's constants; whoever fills the network says it.
         network: an empty INetworkDefinition.
         compute_capabilities: the GPUs to build for, where they can be named.
     """
 
     def __init__(self, options: Options) -> None:
         self.options = options
-        self.builder = trt.Builder(logger())
+        clear_errors()
+        try:
+            self.builder = trt.Builder(logger())
+        except TypeError as error:  # pybind's word for a factory that gave none
+            raise BuildError(_explain(f"TensorRT gave no builder{free_text()}")) from error
         if self.builder is None:
-            raise BuildError(_explain("TensorRT gave no builder"))
+            raise BuildError(_explain(f"TensorRT gave no builder{free_text()}"))
         self.strong = options.strong
         self.calibrator: Any = None
         self.log: list[str] = []
+        self.short: list[str] = []
+        self.weight_bytes = 0
         self.network = self.builder.create_network(self._network_flags(options))
         self.config = self.builder.create_builder_config()
-        self.compute_capabilities = self._compute_capabilities()
-        self._configure()
+        self.compute_capabilities = compute_capabilities(options)
+        configure(self.config, options, self.compute_capabilities)
 
     @staticmethod
     def _network_flags(options: Options) -> int:
@@ -55,58 +65,6 @@ class BuildSession:
             if both and options.strong:
                 flags |= 1 << int(trt.NetworkDefinitionCreationFlag.STRONGLY_TYPED)
         return flags
-
-    def _compute_capabilities(self) -> tuple[str, ...]:
-        if not capabilities().compute_capabilities:
-            return ()
-        if self.options.compute_capabilities:
-            return self.options.compute_capabilities
-        if torch.cuda.is_available():
-            return (".".join(map(str, torch.cuda.get_device_capability())),)
-        return (DEFAULT_COMPUTE_CAPABILITY,)
-
-    def _configure(self) -> None:
-        options, config = self.options, self.config
-        self._flag("TF32", options.tf32)
-        if options.sparse:
-            self._flag("SPARSE_WEIGHTS", True)
-        self._allow_precisions()
-        if options.optimization_level is not None:
-            config.builder_optimization_level = options.optimization_level
-        if options.workspace is not None:
-            config.set_memory_pool_limit(trt.MemoryPoolType.WORKSPACE, options.workspace)
-        if options.tactic_sources is not None:
-            config.set_tactic_sources(options.tactic_sources)
-        if self.compute_capabilities:
-            self._name_compute_capabilities()
-        if options.default_device_type is not None:
-            config.default_device_type = options.default_device_type
-        if options.dla_core is not None and dla_cores():
-            config.DLA_core = options.dla_core
-        if options.gpu_fallback and (options.device_types or options.default_device_type is not None):
-            self._flag("GPU_FALLBACK", True)
-
-    def _allow_precisions(self) -> None:
-        """A weakly typed TensorRT may take kernels of these precisions."""
-        if capabilities().strongly_typed:
-            return
-        if self.strong:
-            return
-        if self.options.uses("fp16"):
-            self._flag("FP16", True)
-        if self.options.uses("int8"):
-            self._flag("INT8", True)
-        if capabilities().bf16 and self.options.uses("bf16"):
-            self._flag("BF16", True)
-
-    def _flag(self, name: str, on: bool) -> None:
-        flag = getattr(trt.BuilderFlag, name)
-        (self.config.set_flag if on else self.config.clear_flag)(flag)
-
-    def _name_compute_capabilities(self) -> None:
-        self.config.num_compute_capabilities = len(self.compute_capabilities)
-        for i, version in enumerate(self.compute_capabilities):
-            self.config.set_compute_capability(getattr(trt.ComputeCapability, "SM" + version.replace(".", "")), i)
 
     def follow_dtypes(self, layers: Iterable[Any], constants: Iterable[torch.Tensor]) -> str:
         """Make a weakly typed TensorRT compute a model that holds half tensors as its dtypes say.
@@ -131,8 +89,8 @@ class BuildSession:
                 f"note: all layers are computed in float32: a float32 constant of the model does not fit half, and "
                 f"{capabilities().title} would round it; fp16=True allows half all the same"
             )
-        self._flag("FP16", True)
-        self._flag("OBEY_PRECISION_CONSTRAINTS", True)
+        set_flag(self.config, "FP16", True)
+        set_flag(self.config, "OBEY_PRECISION_CONSTRAINTS", True)
         for layer in layers:
             if layer.dtype == torch.float32 and layer.raw.type.name not in _UNPINNED:
                 layer.raw.precision = trt.DataType.FLOAT
@@ -145,7 +103,7 @@ class BuildSession:
             return
         if self.strong or not self.options.precisions:
             return
-        self._flag("OBEY_PRECISION_CONSTRAINTS", True)
+        set_flag(self.config, "OBEY_PRECISION_CONSTRAINTS", True)
         for layer in layers:
             given = nearest(self.options.precisions, layer.module)
             if given is None or layer.dtype != torch.float32 or layer.raw.type.name in _UNPINNED:
@@ -171,7 +129,7 @@ class BuildSession:
             return
         if self.strong or not (ranges or explicit):
             return
-        self._flag("INT8", True)
+        set_flag(self.config, "INT8", True)
         tensors = {self.network.get_input(i).name: self.network.get_input(i) for i in range(self.network.num_inputs)}
         for layer in network.layers:
             for i in range(layer.raw.num_outputs):
@@ -186,7 +144,7 @@ class BuildSession:
         if capabilities().strongly_typed:
             return
         self.calibrator = calibrator
-        self._flag("INT8", True)
+        set_flag(self.config, "INT8", True)
         self.config.int8_calibrator = calibrator
 
     def pools(self) -> dict[str, int]:
@@ -219,7 +177,7 @@ class BuildSession:
         for shapes in profiles:
             self._add_profile({name: given for name, given in zip(input_names, shapes) if name})
         sharing = getattr(trt.PreviewFeature, "PROFILE_SHARING_0806", None)  # newer versions always share
-        if profiles and sharing is not None:
+        if profiles and sharing is not None and "-PROFILE_SHARING_0806" not in self.options.preview_features:
             self.config.set_preview_feature(sharing, True)
 
     def _add_profile(self, shapes: Mapping[str, Sequence[Sequence[int]]]) -> None:
@@ -257,23 +215,44 @@ class BuildSession:
             if device is not None:
                 self.config.set_device_type(layer.raw, device)
 
-    def build(self) -> bytes:
+    def build(self, timing: TimingCache | None = None) -> bytes:
         """The serialized engine.
+
+        Args:
+            timing: what earlier builds measured, to be used and added to.
 
         Raises:
             BuildError: TensorRT built none; its last error lines, with module paths, are in the message.
             InputError: the calibration's data, where a calibrator reads it during the build.
         """
         clear_errors()
+        need = Need.of(self.network, self.weight_bytes, self.workspace())
+        room = Room.here(need)
+        if room is not None:
+            room.warn(need, self.options.offload)
         with contextlib.ExitStack() as stack:
             if self.options.wants_dla():
                 self.log = stack.enter_context(recorded())
+            self.short = stack.enter_context(recorded(SHORT))
+            held = timing and timing.give(self.config)  # it must outlive the build
             plan = self.builder.build_serialized_network(self.network, self.config)
         if self.calibrator is not None:
             raise_its_error(self.calibrator)
         if plan is None:
-            raise BuildError(_explain("TensorRT built no engine"))
+            why = room.told(need, self.options.offload) if room and room.explains(need, self.short) else ""
+            raise BuildError(_explain("TensorRT built no engine", self.short if why else (), why))
+        if timing is not None and held is not None:
+            timing.take(self.config)
         return bytes(plan)
+
+    def notes(self) -> list[str]:
+        """What to say of the build in a report."""
+        skipped = skipped_note(self.short)
+        return [skipped] if skipped else []
+
+    def workspace(self) -> int:
+        """The most that a layer's scratch may take, in bytes: what was asked for, or TensorRT's own limit."""
+        return int(self.config.get_memory_pool_limit(trt.MemoryPoolType.WORKSPACE))
 
 
 def beyond_half(constant: torch.Tensor) -> bool:
@@ -285,7 +264,9 @@ def beyond_half(constant: torch.Tensor) -> bool:
     return magnitude.numel() == 1 and 0 < float(magnitude) < half.tiny
 
 
-def _explain(what: str) -> str:
-    lines = last_errors()
+def _explain(what: str, short: Sequence[str] = (), why: str = "") -> str:
+    """``what``, TensorRT's own lines, and where it had too little memory (``short``) ``why``."""
+    lines = list(dict.fromkeys([*(line.strip() for line in short[:3]), *last_errors()]))
     told = "\n".join(f"  {line}" for line in lines) if lines else "  (TensorRT said nothing)"
-    return f"{what} with {capabilities().title}:\n{told}\nThe names in it are module paths of the model."
+    memory = f"\nThe GPU had too little memory: {why}" if why else ""
+    return f"{what} with {capabilities().title}:\n{told}\nThe names in it are module paths of the model.{memory}"

@@ -24,6 +24,7 @@ from ..errors import ConfigError, InputError, VerificationError
 from ..lower import OnnxFile
 from ..options import CALIBRATORS, FALLBACKS, ONNX_EXPORTERS, PRECISIONS
 from ..run import EdgeModule, PartitionedModule
+from .builder import add_builder, builder_options
 from .model import load_model, load_weights
 from .shape import example_inputs, shape
 
@@ -75,17 +76,13 @@ def add_convert(commands: Any, common: argparse.ArgumentParser) -> None:
     how.add_argument("--best", action="store_true", help="weakly typed TensorRT: every precision, the fastest of each layer")
     how.add_argument("--sparse", action="store_true", help="allow kernels for weights in the 2:4 pattern")
     how.add_argument("--tf32", action="store_true", help="allow TF32 in float32 products")
-    how.add_argument("--optimization-level", type=int, choices=range(6), help="0: fast build, 5: fast engine")
-    how.add_argument("--workspace", type=int, metavar="MIB", help="most memory for the builder's tactics")
-    how.add_argument("--tactic-sources", type=int, metavar="MASK",
-                     help="bits of trt.TacticSource; 0 leaves cuBLAS, cuBLASLt and cuDNN out")  # fmt: skip
-    how.add_argument("--compute-capability", action="append", default=[], metavar="8.6",
-                     help="TensorRT-RTX: a GPU to build for; repeatable")  # fmt: skip
+    how.add_argument("--refittable", action="store_true", help="the engine takes other weights later: EdgeModule.refit")
     how.add_argument("--fallback", choices=FALLBACKS, default="error",
                      help="for a model that does not convert: error, onnx (torch.onnx.export, TensorRT's parser), or torch "
                           "(engines for what converts, PyTorch for the rest)")  # fmt: skip
     how.add_argument("--onnx-exporter", choices=ONNX_EXPORTERS, default="torchscript", help="which of torch.onnx.export's")
     how.add_argument("--onnx-opset", type=int, metavar="N", help="version of ONNX's operators for the export")
+    add_builder(command)
     where = command.add_argument_group("GPU and DLA")
     where.add_argument("--device-type", action="append", default=[], type=placement, metavar="PATH=DLA",
                        help="GPU or DLA for the submodule PATH and what is inside; repeatable, innermost wins")  # fmt: skip
@@ -99,6 +96,8 @@ def add_convert(commands: Any, common: argparse.ArgumentParser) -> None:
     then.add_argument("--max-error", type=float, metavar="X",
                       help="move what low precision hurts most back until no output's error is larger")  # fmt: skip
     then.add_argument("--time", action="store_true", help="time the engine and PyTorch on this GPU; skipped without one")
+    then.add_argument("--cache-dir", metavar="FOLDER",
+                      help="keep the engine there, and take it from there when it was built before")  # fmt: skip
     then.add_argument("-o", "--output", metavar="FILE", help="save the engine here")
     then.add_argument("--json", metavar="FILE", help="write the report as JSON (- for stdout, in place of the text)")
 
@@ -162,15 +161,13 @@ def _run(arguments: argparse.Namespace) -> int:
                 model, inputs, dynamic=axes, dims=dims, fp16=arguments.fp16, bf16=arguments.bf16, int8=arguments.int8,
                 calibration=calibration, calibrator=arguments.calibrator,
                 io_dtype=PRECISIONS.get(arguments.io_dtype), precisions=dict(arguments.precision), best=arguments.best,
-                sparse=arguments.sparse, tf32=arguments.tf32,
+                sparse=arguments.sparse, tf32=arguments.tf32, refittable=arguments.refittable,
                 device_types=device_types, default_device_type=default, dla_core=arguments.dla_core,
                 gpu_fallback=not arguments.no_gpu_fallback, dla_rewrites=arguments.dla_rewrites,
-                optimization_level=arguments.optimization_level,
-                workspace=None if arguments.workspace is None else arguments.workspace * 2**20,
-                tactic_sources=arguments.tactic_sources, compute_capabilities=arguments.compute_capability,
-                fallback=arguments.fallback, onnx_exporter=arguments.onnx_exporter, onnx_opset=arguments.onnx_opset,
+                **builder_options(arguments), fallback=arguments.fallback,
+                onnx_exporter=arguments.onnx_exporter, onnx_opset=arguments.onnx_opset,
                 verify=not arguments.no_verify, tolerance=arguments.tolerance,
-                max_error=arguments.max_error, progress=say,
+                max_error=arguments.max_error, progress=say, cache_dir=arguments.cache_dir,
             )  # fmt: skip
         except VerificationError as error:
             write_json(arguments.json, error.report)

@@ -10,9 +10,11 @@ from collections.abc import Sequence
 from .. import __version__
 from .._trt import logger_name
 from ..errors import Torch2EdgeError, VerificationError
+from .bench import add_bench
 from .convert import add_convert
 from .dla_log import add_dla_log
 from .doctor import add_doctor
+from .export import add_export
 from .inspect import add_inspect
 from .ops import add_ops
 from .plan import add_plan
@@ -69,6 +71,8 @@ def parser() -> argparse.ArgumentParser:
     )
     top.add_argument("--version", action="version", version=f"torch2edge {__version__}")
     commands = top.add_subparsers(title="commands", metavar="COMMAND", required=True)
-    for add in (add_convert, add_plan, add_plan_dla, add_dla_log, add_inspect, add_ops, add_doctor):
+    for add in (
+        add_convert, add_plan, add_plan_dla, add_dla_log, add_inspect, add_export, add_bench, add_ops, add_doctor,
+    ):  # fmt: skip
         add(commands, common)
     return top

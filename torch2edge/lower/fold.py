@@ -7,7 +7,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Container
 from typing import Any
 
 import torch
@@ -28,13 +28,13 @@ MOST_HALF = torch.finfo(torch.float16).max
 
 def fold_batch_norms(
     graph: Graph, registry: Registry, device_of: Callable[[str], Any] = lambda path: None,
-    float_of: Callable[[str], torch.dtype] = lambda path: torch.float32,
+    float_of: Callable[[str], torch.dtype] = lambda path: torch.float32, may: Container[str] | None = None,
 ) -> tuple[list[Op], list[str]]:  # fmt: skip
     """The ops of ``graph`` with what folds folded, and the paths of the modules whose batch norms are gone.
 
     A batch norm folds where nothing else uses the convolution's result, both are on one device, in one dtype and converted
     by torch2edge's own converters, and the new weights keep their digits in the dtype that they are to have at last: their
-    own, or ``float_of`` their module. The graph stays as it is.
+    own, or ``float_of`` their module; and where the norm's module is in ``may``, if that is given. The graph stays as it is.
     """
     uses = Counter(v.index for v in graph.outputs if isinstance(v, Value))
     uses.update(v.index for op in graph.ops for v in op.inputs())
@@ -44,7 +44,7 @@ def fold_batch_norms(
     for i, op in enumerate(graph.ops):
         if op.target in CONVOLUTIONS and is_own(op, registry):
             convolutions[op.outputs[0].index] = i  # type: ignore[union-attr]
-        elif op.target in BATCH_NORMS and is_own(op, registry):
+        elif op.target in BATCH_NORMS and is_own(op, registry) and (may is None or op.module in may):
             given = bind(op)["input"]
             place = convolutions.get(given.index) if isinstance(given, Value) and uses[given.index] == 1 else None
             if place is None or device_of(graph.ops[place].module) != device_of(op.module):

@@ -10,7 +10,7 @@ quantization behind it, which TensorRT makes one kernel of.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Container, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -45,12 +45,13 @@ class _Chain:
 
 
 def fold_prepared(
-    ops: Sequence[Op], outputs: Sequence[Any], registry: Registry, device_of: Callable[[str], Any] = lambda path: None
-) -> tuple[list[Op], list[str]]:
+    ops: Sequence[Op], outputs: Sequence[Any], registry: Registry, device_of: Callable[[str], Any] = lambda path: None,
+    may: Container[str] | None = None,
+) -> tuple[list[Op], list[str]]:  # fmt: skip
     """``ops`` with what folds folded, and the paths of the modules whose batch norms are gone.
 
     A batch norm folds where nothing else uses what lies between, all of it is on one device and converted by torch2edge's
-    own converters, and the new weights have the same codes.
+    own converters, and the new weights have the same codes; ``may`` as for ``fold_batch_norms``.
     """
     uses = Counter(v.index for v in outputs if isinstance(v, Value))
     uses.update(v.index for op in ops for v in op.inputs())
@@ -58,7 +59,7 @@ def fold_prepared(
     places: dict[int, Op | None] = {}  # id of an op -> what stands in its place
     folded = []
     for norm in ops:
-        chain = _chain(norm, made, uses) if norm.target in BATCH_NORMS else None
+        chain = _chain(norm, made, uses) if norm.target in BATCH_NORMS and (may is None or norm.module in may) else None
         if chain is None or not all(is_own(op, registry) for op in chain.ops()):
             continue
         if len({device_of(op.module) for op in (chain.convolution, norm)}) > 1:

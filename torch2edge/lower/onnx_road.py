@@ -104,6 +104,7 @@ def parse(
     by_node = rename(proto, paths)
     _drop_unused_inputs(proto)
     net = Network(raw, {}, device_of)
+    net.weight_bytes = _weight_bytes(proto)
     with tempfile.TemporaryDirectory(prefix="torch2edge-onnx-") as folder:
         file = str(Path(folder, "model.onnx"))
         try:
@@ -149,11 +150,14 @@ def _drop_unused_inputs(proto: Any) -> None:
 def _save(proto: Any, file: str) -> None:
     import onnx
 
-    size = sum(len(t.raw_data) or t.ByteSize() for t in proto.graph.initializer)
-    external = size >= EXTERNAL_FROM
+    external = _weight_bytes(proto) >= EXTERNAL_FROM
     onnx.save_model(proto, file, save_as_external_data=external, all_tensors_to_one_file=True, location="weights.bin")
     if external:
         onnx.load_external_data_for_model(proto, str(Path(file).parent))
+
+
+def _weight_bytes(proto: Any) -> int:
+    return sum(len(t.raw_data) or t.ByteSize() for t in proto.graph.initializer)
 
 
 def _parse(net: Network, proto: Any, file: str) -> None:

@@ -6,7 +6,7 @@ typed networks, where the dtypes of tensors decide; a weakly typed one takes fla
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Container, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -31,15 +31,18 @@ class Lowering:
         graph: the new graph; a value keeps its index whatever its dtype is now.
         names: id of each parameter in its new dtype -> its name.
         kept: path of a module -> why ops in it stayed in float32 although the module is to be low, beyond FLOAT32_OPS.
+        wide: positions of these ops in the graph that was given.
     """
 
     graph: Graph
     names: dict[int, str] = field(default_factory=dict)
     kept: dict[str, list[str]] = field(default_factory=dict)
+    wide: set[int] = field(default_factory=set)
 
 
 def in_precision(
-    graph: Graph, precision_of: Callable[[str], torch.dtype], largest: Mapping[int, float] | None = None
+    graph: Graph, precision_of: Callable[[str], torch.dtype], largest: Mapping[int, float] | None = None,
+    wide: Container[int] = (),
 ) -> Lowering:  # fmt: skip
     """``graph`` with each float32 op in the precision of its module; inputs and outputs keep their dtypes.
 
@@ -50,10 +53,11 @@ def in_precision(
     Args:
         precision_of: module path -> float32, float16 or bfloat16.
         largest: index of a value -> largest magnitude seen.
+        wide: positions of ops that stay in float32 whatever their numbers are now: an engine has them so.
     """
     pass_ = _Pass(graph, precision_of, largest or {})
-    for op in graph.ops:
-        pass_.take(op)
+    for position, op in enumerate(graph.ops):
+        pass_.take(op, position, position in wide)
     return pass_.finish()
 
 
@@ -74,9 +78,9 @@ class _Pass:
 
     # ---- one op -----------------------------------------------------------------------------------------------------
 
-    def take(self, op: Op) -> None:
-        """Append ``op`` in its precision."""
-        wanted = self._choice(op)
+    def take(self, op: Op, position: int, wide: bool) -> None:
+        """Append ``op`` in its precision, or ``wide`` in float32."""
+        wanted = FLOAT if wide else self._choice(op, position)
         if is_quantizer(op.target):  # the rest is its scale
             args, kwargs = (self._given(op.args[0], wanted, op), *op.args[1:]), op.kwargs
         else:
@@ -86,7 +90,7 @@ class _Pass:
             self._wide.update(id(v) for v in outputs if v is not None and v.dtype == FLOAT)
         self._ops.append(replace(op, args=args, kwargs=kwargs, outputs=outputs))
 
-    def _choice(self, op: Op) -> torch.dtype:
+    def _choice(self, op: Op, position: int) -> torch.dtype:
         wanted = self._precision_of(op.module)
         if wanted == FLOAT or op.nesting is not None or not _floats(op):
             return FLOAT
@@ -98,6 +102,7 @@ class _Pass:
             return FLOAT
         if why := self._beyond(op, wanted):
             self._result.kept.setdefault(op.module, []).append(why)
+            self._result.wide.add(position)
             return FLOAT
         return wanted
 

@@ -15,7 +15,7 @@ from torch import nn
 from ..errors import ConfigError
 from ..graph import Function
 
-__all__ = ["Converter", "Newer", "Registry", "converter", "newer", "registry"]
+__all__ = ["Converter", "Newer", "Registry", "converter", "is_own", "newer", "registry", "remember_own"]
 
 F = TypeVar("F", bound=Callable[..., Any])
 Supports = Callable[..., str]
@@ -127,12 +127,24 @@ class Registry:
 
 
 _registry = Registry()
+_own: dict[Any, Converter] = {}
 
 
 def registry() -> Registry:
     """The process's registry, with torch2edge's own converters in it."""
     importlib.import_module("torch2edge.converters")
     return _registry
+
+
+def remember_own() -> None:
+    """What is registered now is torch2edge's own; torch2edge.converters calls it at the end of its import."""
+    _own.update(_registry.all())
+
+
+def is_own(found: Converter | None) -> bool:
+    """Whether a converter is torch2edge's own and in its own place: one that serves another op is the user's doing."""
+    own = _own.get(_key(found.target)) if found else None
+    return found is not None and own is not None and found.function is own.function and found.supports is own.supports
 
 
 def converter(*targets: Any, supports: Supports | None = None, replace: bool = False) -> Callable[[F], F]:

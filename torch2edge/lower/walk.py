@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Container, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -39,7 +39,7 @@ class Lowered:
 def lower(
     graph: Graph, raw: Any, registry: Registry, *, names: dict[int, str] | None = None,
     device_of: Callable[[str], Any] = lambda path: None, input_names: Sequence[str] | None = None,
-    output_names: Sequence[str] | None = None,
+    output_names: Sequence[str] | None = None, may_fold: Container[str] | None = None, own: bool = False,
 ) -> Lowered:  # fmt: skip
     """Fill TensorRT's INetworkDefinition ``raw`` with the ops of ``graph``.
 
@@ -48,6 +48,8 @@ def lower(
         device_of: module path -> TensorRT's DeviceType, or None for the default.
         input_names: of the network's inputs, one per input of the graph; by default input_0, input_1, ...
         output_names: the same for its outputs.
+        may_fold: the modules whose batch norms may become part of a convolution; by default all.
+        own: the network holds copies of the weights; else it reads the memory of the graph's.
 
     Raises:
         ConfigError: names that are too few, too many, empty or used twice.
@@ -59,13 +61,13 @@ def lower(
         _settle(graph)
     input_names, output_names = binding_names(graph, input_names, output_names)
     check(graph.ops, registry)
-    net = Network(raw, names, device_of)
+    net = Network(raw, names, device_of, own)
     net.dim_names, net.quantizes = graph.symbols, has_quantizers(graph)
     env = _Env()
     input_names = _inputs(graph, net, env, input_names)
     environment = _shape_env(graph) if dynamic else None
-    ops, folded = fold_batch_norms(graph, registry, device_of)
-    ops, prepared = fold_prepared(ops, graph.outputs, registry, device_of)
+    ops, folded = fold_batch_norms(graph, registry, device_of, may=may_fold)
+    ops, prepared = fold_prepared(ops, graph.outputs, registry, device_of, may_fold)
     for op in ops:
         _convert(op, net, registry, env, environment)
     output_names = _outputs(graph, net, env, output_names)

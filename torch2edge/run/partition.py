@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import json
 import os
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -14,13 +15,15 @@ import torch
 from torch import nn
 
 from ..cut import Plan
-from ..errors import EngineFileError, InputError
+from ..errors import ConfigError, EngineFileError, InputError
+from ..modules import flatten_recurrent
 from ..report import CheckRow, Report, check_table
 from .module import EdgeModule
 
 __all__ = ["Part", "PartitionReport", "PartitionWarning", "PartitionedModule"]
 
 FORMAT = 1  # of the extra state
+Refit = Callable[["PartitionedModule", Any, bool], "PartitionedModule"]
 
 
 class PartitionWarning(UserWarning):
@@ -152,6 +155,7 @@ class PartitionedModule(_StandsFor):
     """
 
     _inner = "module"
+    _refit: Refit | None = None  # after ``convert(..., refittable=True)``
 
     def __init__(
         self, model: nn.Module, engines: Mapping[str, EdgeModule] | None = None, report: PartitionReport | None = None
@@ -164,6 +168,7 @@ class PartitionedModule(_StandsFor):
             raise InputError(
                 f"the model cannot be copied ({type(error).__name__}: {error}); engines are put into a copy"
             ) from error
+        flatten_recurrent(self.module)
         self._report = report
         self._parts: dict[str, Part] = {}
         self._install(engines or {})
@@ -190,6 +195,46 @@ class PartitionedModule(_StandsFor):
     def forward(self, *args: Any, **kwargs: Any) -> Any:
         """What the original model gives."""
         return self.module(*args, **kwargs)
+
+    def refit(self, model: nn.Module, *, verify: bool = True) -> None:
+        """Take the weights of another model: engines and PyTorch, after ``convert(..., fallback="torch", refittable=True)``.
+
+        What stays in PyTorch is a fresh copy of the new model, with all that it is made of: buffers in no state dict and
+        attributes, too. When this fails, all is as it was. There must be memory for both, engines and copies. Calls of other
+        threads that have begun before it ends may get old weights here and new ones there.
+
+        Args:
+            model: like the one that was converted, in eval mode.
+            verify: compare each engine with its submodule, and the whole with the model, on fresh random inputs (on the
+                calibration's batches where INT8 was checked on these).
+
+        Raises:
+            ConfigError: an engine cannot be refitted, or the model is another one; see ``EdgeModule.refit``.
+            InputError: it is no model.
+            TrainingModeError: a module is in training mode.
+            VerificationError: the outputs of an engine are not those of its submodule, or those of the whole not the model's.
+        """
+        not_made = [path for path, part in self._parts.items() if part.edge_engine._refit is None]
+        if self._refit is None or not_made:
+            raise ConfigError(
+                f"refit: the engines of {', '.join(not_made or self._parts) or 'an empty module'} cannot be refitted: they "
+                "were converted without refittable=True, or loaded"
+            )
+        self._become(self._refit(self, model, verify))
+
+    def _become(self, new: PartitionedModule) -> None:
+        """Take the copy of ``new``; the engines stay these, with what is set about them, and take what is in the new ones."""
+        old, self._parts = self._parts, new._parts
+        self.module, self._report = new.module, new._report
+        for path, part in new._parts.items():
+            part._by_engine, part._by_torch = old[path]._by_engine, old[path]._by_torch
+            old[path].edge_engine._become(part.edge_engine)
+            part.edge_engine = old[path].edge_engine
+
+    def _original_state(self) -> dict[str, Any]:
+        """The state dict of the copy as it was before engines were put in."""
+        with self._originals():
+            return self.module.state_dict()
 
     @property
     def report(self) -> PartitionReport | None:
@@ -239,11 +284,19 @@ class PartitionedModule(_StandsFor):
                 f"the state dict has engines for {', '.join(missing)}, but this model has no such submodules"
             )
         self._install({path: EdgeModule() for path in data["engines"]})
+        self._refit = None
         self._report = PartitionReport.from_dict(data["report"]) if data["report"] else None
+
+    @contextlib.contextmanager
+    def _originals(self) -> Iterator[None]:
+        """The copy as it was before engines were put in."""
+        self._replace({id(part): part.edge_original for part in self._parts.values()})
+        try:
+            yield
+        finally:
+            self._replace({id(part.edge_original): part for part in self._parts.values()})
 
     def _paths(self) -> set[str]:
         """Paths of the copy's submodules, as they were before engines were put in."""
-        self._replace({id(part): part.edge_original for part in self._parts.values()})
-        found = {path for path, _ in self.module.named_modules()}
-        self._replace({id(part.edge_original): part for part in self._parts.values()})
-        return found
+        with self._originals():
+            return {path for path, _ in self.module.named_modules()}

@@ -94,6 +94,11 @@ class ReferenceExecutor:
         self._plans: dict[frozenset[str], list[Step]] = {}
         self._check_names()
 
+    @property
+    def layers(self) -> list[Layer]:
+        """The network's layers in order, as read."""
+        return self._layers
+
     def feed(self, names: Sequence[str], tensors: Sequence[torch.Tensor]) -> dict[str, torch.Tensor]:
         """Inputs for ``run``: on the CPU, in the dtypes that the network has for them.
 

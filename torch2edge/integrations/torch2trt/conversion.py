@@ -87,7 +87,7 @@ def torch2trt(
         opt_shapes: see ``min_shapes``.
         onnx_opset: for ``use_onnx``.
         max_batch_size: refused where it is not the sample's batch size.
-        avg_timing_iterations: refused.
+        avg_timing_iterations: how often TensorRT times each kernel.
         converter_kwargs: what registered converters find in ``ctx.torch2trt_kwargs`` besides all these arguments.
         verify: torch2edge's: compare with the model on fresh inputs.
         tolerance: torch2edge's: largest relative error of an output.
@@ -117,6 +117,7 @@ def torch2trt(
             input_names=_in_order(input_names, sample, "input"), keep_network=keep_network,
             output_names=_output_names(output_names, module, sample), verify=verify, tolerance=tolerance,
             optimization_level=optimization_level, tactic_sources=tactic_sources,
+            avg_timing_iterations=avg_timing_iterations,
         )  # fmt: skip
     return TRTModule._of(edge)
 
@@ -133,10 +134,6 @@ def _check_keywords(unknown: Mapping[str, Any], known: set[str]) -> None:
 
 def _refuse(given: Mapping[str, Any]) -> None:
     caps = capabilities()
-    if given["avg_timing_iterations"] is not None:
-        raise ConfigError(
-            "avg_timing_iterations: torch2edge keeps TensorRT's own number. Leave it out; see optimization_level."
-        )
     if given["strict_type_constraints"] and given["fp16_mode"] and not caps.strongly_typed:
         raise ConfigError(
             f"strict_type_constraints=True with fp16_mode=True: torch2edge lets {caps.title} choose the types of layers. "

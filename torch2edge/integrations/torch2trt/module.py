@@ -16,8 +16,9 @@ from ..._trt import trt
 from ...errors import ConfigError, EngineFileError
 from ...run import EdgeModule
 from ...run.engine_file import check_built_for_here
+from ...run.foreign import own_metadata
 from .flattener import Flattener, schema_of
-from .plans import metadata_of
+from .plans import plan_metadata
 
 __all__ = ["TRTModule"]
 
@@ -29,8 +30,8 @@ class TRTModule(EdgeModule):
     """An engine as a module, with torch2trt's attributes and ``state_dict`` keys.
 
     ``TRTModule()`` is empty until ``load_state_dict``, which takes what torch2trt saved and what this class saved; what this
-    class saves, torch2trt loads (a dataclass or named tuple is a tuple there). Engines that torch2trt made take fixed shapes
-    only here, and need a GPU to be loaded.
+    class saves, torch2trt loads (a dataclass or named tuple is a tuple there). Engines that torch2trt made need a GPU to be
+    loaded.
 
     Args:
         engine: a serialized engine: bytes, TensorRT's IHostMemory, a deserialised engine, or the path of a file.
@@ -50,15 +51,16 @@ class TRTModule(EdgeModule):
         if input_names is None or output_names is None:
             raise ConfigError("TRTModule(engine) needs input_names and output_names: the engine does not tell their order")
         plan = _plan_of(engine)
-        metadata = metadata_of(plan, input_names, output_names, input_flattener, output_flattener, "this engine")
+        metadata = plan_metadata(plan, input_names, output_names, input_flattener, output_flattener, "this engine")
         self._set(plan, metadata)
 
     @classmethod
     def _of(cls, edge: EdgeModule) -> TRTModule:
         """A module of the same engine."""
         made = cls()
-        made._fallback, made.network, made._kept = edge._fallback, edge.network, edge._kept
         made._set(edge._plan, edge.metadata)
+        made._fallback, made.network, made._kept = edge._fallback, edge.network, edge._kept
+        edge._settings_to(made)
         return made
 
     # ---- torch2trt's attributes -------------------------------------------------------------------------------------
@@ -70,32 +72,25 @@ class TRTModule(EdgeModule):
         Raises:
             ExecutionError: no engine can be deserialised here.
         """
-        return self._live().engine if self.metadata else None
+        return self._runner(None).engine if self.metadata else None
 
     @property
     def context(self) -> Any:
-        """This thread's IExecutionContext; None while the module is empty.
+        """An IExecutionContext of this thread's own, which the module's calls do not use; None while the module is empty.
 
         Raises:
             ExecutionError: no engine can be deserialised here.
         """
-        return self._live().context() if self.metadata else None
+        return self._runner(None).context() if self.metadata else None
 
     def enable_profiling(self) -> None:
-        """TensorRT prints the time of each layer after each call of this thread.
+        """TensorRT prints the time of each layer after each call from now on.
 
         Raises:
             ExecutionError: no engine can be deserialised here.
         """
-        context = self.context
-        if context is not None and not context.profiler:
-            context.profiler = trt.Profiler()
-
-    def _live(self) -> Any:
-        with self._lock:
-            if self._runner is None:
-                self._runner = self._make_runner()
-        return self._runner
+        if self.metadata:
+            self._runner(None).profile_with(trt.Profiler)
 
     @property
     def input_names(self) -> list[str] | None:
@@ -171,11 +166,11 @@ class TRTModule(EdgeModule):
             raise EngineFileError(f"{origin} is a {type(own['engine']).__name__} where a bytearray should be")
         plan = bytes(own["engine"])
         if _OURS in own:
-            metadata = _opened(own[_OURS], plan, origin)
+            metadata = own_metadata(own[_OURS], plan, origin)
             check_built_for_here(metadata, origin)
         else:
             flatteners = [Flattener.from_dict(own[key]) if own.get(key) else None for key in _KEYS[3:]]
-            metadata = metadata_of(plan, own["input_names"], own["output_names"], flatteners[0], flatteners[1], origin)
+            metadata = plan_metadata(plan, own["input_names"], own["output_names"], flatteners[0], flatteners[1], origin)
         self._fallback, self.network, self._kept = None, None, None
         self._set(plan, metadata)
 
@@ -190,17 +185,6 @@ def _unpickled(plan: bytes, metadata: dict[str, Any]) -> TRTModule:
     if metadata:
         check_built_for_here(metadata, "the pickled TRTModule")
     return TRTModule._of(EdgeModule(plan, metadata))
-
-
-def _opened(header: str, plan: bytes, origin: str) -> dict[str, Any]:
-    try:
-        content = json.loads(header)
-        metadata, checksum = dict(content["metadata"]), content["sha256"]
-    except (ValueError, TypeError, KeyError) as error:
-        raise EngineFileError(f"{origin} has no readable {_OURS!r} entry: {error}. Convert the model again.") from error
-    if hashlib.sha256(plan).hexdigest() != checksum:
-        raise EngineFileError(f"{origin} is damaged: its checksum does not match. Copy it again, or convert the model again.")
-    return metadata
 
 
 def _plan_of(engine: Any) -> bytes:

@@ -76,18 +76,21 @@ class Core:
         raw: TensorRT's INetworkDefinition.
         names: id of each parameter and buffer -> its name.
         device_of: module path -> TensorRT's DeviceType, or None.
+        own: copy all weights, for a network that is read when the model may have been written to.
     """
 
     def __init__(
-        self, raw: Any, names: dict[int, str] | None = None, device_of: Callable[[str], Any] = lambda path: None
-    ) -> None:
-        self.raw = raw
+        self, raw: Any, names: dict[int, str] | None = None, device_of: Callable[[str], Any] = lambda path: None,
+        own: bool = False,
+    ) -> None:  # fmt: skip
+        self.raw, self._own = raw, own
         self.layers: list[Layer] = []
         self.quantizes = False  # the model has quantizers of its own, which become layers
         self.outputs: list[Any] = []  # of the op at hand: objects with .shape and .dtype, or None
         self.nesting: Structure | None = None  # of these outputs, where a submodule or function is converted as a whole
         self.weights_by_name: dict[str, list[str]] = {}  # parameter -> layers that hold it
         self.codes: dict[str, Any] = {}  # name of a tensor -> the constant that it quantizes; see quantize.py
+        self.weight_bytes = 0  # of what TensorRT's Weights point to
         self._names, self._device_of = dict(names or {}), device_of
         self._keep: list[Any] = []  # TensorRT does not copy weights before the build
         self._constants: dict[Any, tuple[Any, Tensor]] = {}
@@ -218,7 +221,9 @@ class Core:
         return [v if isinstance(v, torch.Tensor) else torch.tensor(v) for v in held]
 
     def weights(self, tensor: torch.Tensor | None, dtype: torch.dtype | None = None) -> Any:
-        """TensorRT's Weights over the memory of ``tensor`` (host, contiguous), kept alive with the network; empty for None.
+        """TensorRT's Weights over the memory of ``tensor`` (host, contiguous) or of a copy; empty for None.
+
+        It is kept alive with the network.
 
         Raises:
             ConversionError: TensorRT has no such dtype, or an int64 value does not fit where it carries int64 as INT32.
@@ -235,7 +240,10 @@ class Core:
                     f"a constant needs int64 (its largest magnitude is {largest}), which this TensorRT lacks"
                 )
         host = tensor.detach().to(device="cpu", dtype=dtype).to(inside(dtype)).contiguous()
+        if self._own and host.data_ptr() == tensor.data_ptr():
+            host = host.clone()
         self._keep.append(host)
+        self.weight_bytes += host.numel() * host.element_size()
         if host.numel() == 0:  # the memory of an empty array is somewhere, and TensorRT takes none
             return trt.Weights(data_type)
         if host.dtype == torch.bfloat16:  # NumPy has no such type; every TensorRT that has it takes a pointer
