@@ -28,8 +28,8 @@ from torch2edge._trt import capabilities
 WARM_UP, CALLS, ROUNDS = 50, 300, 30
 
 
-def model_of(name: str) -> torch.nn.Module:
-    torch.manual_seed(0)
+def model_of(name: str, seed: int = 0) -> torch.nn.Module:
+    torch.manual_seed(seed)
     model = getattr(torchvision.models, name)(weights=None)
     for module in model.modules():
         if isinstance(module, torch.nn.BatchNorm2d):

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import torchvision
+from gpu_models import model_of
 
 import torch2edge
 from torch2edge._trt import capabilities
@@ -27,18 +27,6 @@ from torch2edge.check.tf32 import tf32
 
 ROUNDS = 5
 TARGET = 0.02  # of the build
-
-
-def model_of(name: str, seed: int) -> torch.nn.Module:
-    torch.manual_seed(seed)
-    model = getattr(torchvision.models, name)(weights=None)
-    for module in model.modules():
-        if isinstance(module, torch.nn.BatchNorm2d):
-            module.running_mean.normal_(std=0.1)
-            module.running_var.uniform_(0.5, 1.5)
-        if isinstance(module, torch.nn.Linear):
-            torch.nn.init.normal_(module.weight, std=0.02)  # torchvision zeroes ViT's head
-    return model.eval().cuda()
 
 
 def error(engine: torch.nn.Module, model: torch.nn.Module) -> float:
