@@ -65,6 +65,7 @@ def _here(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "model.py").write_text(FACTORY)
     (tmp_path / "broken.py").write_text("import torch\n\nx = 1 +\n")
+    (tmp_path / "text.txt").write_text("hello, this is a text\n")
     (tmp_path / "raises.py").write_text("import torch\nimport no_such_package\n")
 
 
@@ -211,6 +212,8 @@ WRONG = {
     "a file that fails": (convert(model="raises.py:make"), ["raises.py:2", "No module named 'no_such_package'"]),
     "no such weights": (convert("--weights", "no.pth"), ["--weights no.pth", "No such file"]),
     "weights that are none": (convert("--weights", "model.py"), ["--weights model.py"]),
+    "weights that are a text": (convert("--weights", "text.txt"), ["--weights text.txt: torch.load cannot read it"]),
+    "an output that is read": (convert("--weights", "text.txt", "-o", "text.txt"), ["it is read here, and would be gone"]),
     "a branch on data": (convert(model="model.py:Branch"), [line("return x if"), "torch.where"]),
     "an op without converter": (
         convert(model="model.py:Bessel"), ["aten.special_bessel_j0.default", line("return torch.special"), "no converter"],

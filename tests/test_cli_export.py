@@ -74,7 +74,8 @@ def test_triton(capsys: Any, module: torch2edge.EdgeModule) -> None:
         (["net.engine"], "nothing to write: give --plain FILE or --triton FOLDER"),
         (["net.engine", "--plain", "p", "--gpus", "0", "--model-version", "2"], "--model-version, --gpus: for a Triton model"),
         (["net.engine", "--triton", "m", "--max-batch-size", "9"], "max_batch_size=9: the engine takes 8 at most"),
-        (["net.engine", "--plain", "none/p"], "cannot write none/p: No such file or directory"),
+        (["net.engine", "--plain", "none/p"], "cannot write none/p: there is no folder none"),
+        (["net.engine", "--plain", "net.engine"], "it is read here, and would be gone"),
         (["none.engine", "--plain", "p"], "cannot read none.engine: No such file"),
     ],
 )

@@ -11,7 +11,7 @@ from typing import Any
 
 from .errors import ConfigError
 
-__all__ = ["locked", "path_given", "remove_leftovers", "set_aside", "write_whole"]
+__all__ = ["check_target", "locked", "path_given", "remove_leftovers", "set_aside", "write_whole"]
 
 
 def path_given(given: Any, what: str) -> str:
@@ -24,6 +24,27 @@ def path_given(given: Any, what: str) -> str:
     if not isinstance(path, str) or not path or "\0" in path:
         raise ConfigError(f"{what}, but is {given!r}")
     return os.path.expanduser(path)
+
+
+def check_target(path: str | os.PathLike[str], *read: str | os.PathLike[str] | None) -> None:
+    """Refuse a file that cannot be written, before the work and not after it.
+
+    Args:
+        read: files that the same work reads; what is none is not looked at.
+
+    Raises:
+        ConfigError: there is no such folder, it is a folder itself, it may not be written, or it is one of ``read``.
+    """
+    folder, name = Path(path).parent, os.fspath(path)
+    if not folder.is_dir():
+        raise ConfigError(f"cannot write {name}: there is no folder {folder}")
+    if not name or Path(path).is_dir():
+        raise ConfigError(f"cannot write {name!r}: it is a folder")
+    if not os.access(folder, os.W_OK):
+        raise ConfigError(f"cannot write {name}: no permission to write in {folder}")
+    for other in read:
+        if other is not None and os.path.exists(path) and os.path.exists(other) and os.path.samefile(path, other):
+            raise ConfigError(f"cannot write {name}: it is read here, and would be gone. Give another name")
 
 
 def write_whole(path: Path, *data: bytes) -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from .errors import ConfigError, EngineFileError
-from .files import path_given, write_whole
+from .files import check_target, path_given, write_whole
 from .loading import described
 from .run import EdgeModule
 from .run.foreign import recognised
@@ -80,6 +80,8 @@ def export(
     if plain is None and triton is None:
         raise ConfigError("nothing to write: give plain=FILE or triton=FOLDER, or both")
     file = None if plain is None else path_given(plain, "plain is the path of a file")
+    if file is not None:
+        check_target(file, engine if isinstance(engine, (str, os.PathLike)) else None)
     repository = None if triton is None else path_given(triton, "triton is the path of a folder")
     plan, metadata, default = _opened(engine, wanted=repository is not None)
     written = Exported()

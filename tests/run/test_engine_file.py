@@ -13,7 +13,7 @@ import torch
 from torch import nn
 
 import torch2edge
-from torch2edge import EdgeModule, EngineFileError, ExecutionError
+from torch2edge import ConfigError, EdgeModule, EngineFileError, ExecutionError
 from torch2edge._trt import capabilities, why_not_executable
 from torch2edge.run.engine_file import DIGEST, MAGIC, describe, pack, read, unpack
 
@@ -144,8 +144,13 @@ def test_a_failed_save_leaves_the_old_file(engine: EdgeModule, saved: Path) -> N
     with pytest.raises(TypeError):
         broken.save(saved)
     assert saved.read_bytes() == before
-    with pytest.raises(FileNotFoundError):
-        engine.save(saved.parent / "none" / "net.engine")
+    for wrong, told in (
+        (saved.parent / "none" / "net.engine", "there is no folder"),
+        (saved.parent, "it is a folder"),
+        (None, "save takes the path of a file, but is None"),
+    ):
+        with pytest.raises(ConfigError, match=told):
+            engine.save(wrong)  # type: ignore[arg-type]
     assert [p.name for p in saved.parent.iterdir()] == ["net.engine"]
 
 

@@ -402,3 +402,15 @@ def test_a_saved_one_is_a_file_of_ours(model: Images, tmp_path: Path) -> None:
 def test_an_engine_for_several_gpus_is_not_bound_to_one() -> None:
     rows = (Tensor("x", True, "float32", (1,)), Tensor("y", False, "float32", (1,)))
     assert metadata_of(Facts(rows, portable=True), "it", size=1, built_by="x")["compute_capabilities"] == []
+
+
+def test_a_header_whose_length_begins_like_a_page(tmp_path: Path) -> None:
+    """The length comes first, and may be any byte: 60 is "<"."""
+    plain = ultralytics_file(tmp_path / "yolo.engine", b"plan", note="").stat().st_size - len(b"plan") - 4
+    path = ultralytics_file(tmp_path / "yolo.engine", b"plan", note="x" * ((60 - plain) % 256))
+    assert path.read_bytes()[:1] == b"<"
+    found = recognised(path)
+    assert (found.kind, found.plan) == ("ultralytics", b"plan")
+    (tmp_path / "page.engine").write_bytes(b"<!DOCTYPE html><html></html>" + b" " * 200)
+    with pytest.raises(EngineFileError, match="a page of HTML"):
+        recognised(tmp_path / "page.engine")

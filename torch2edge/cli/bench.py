@@ -13,7 +13,7 @@ from ..benchmarking import benchmark
 from ..errors import ConfigError, ExecutionError
 from ..run import EdgeModule
 from ..structure import unflatten
-from .convert import add_model, check_writable, declared, module_of, write_json
+from .convert import add_model, check_outputs, declared, module_of, write_json
 from .shape import example_inputs
 
 __all__ = ["add_bench"]
@@ -64,8 +64,7 @@ def add_bench(commands: Any, common: argparse.ArgumentParser) -> None:
 
 
 def _run(arguments: argparse.Namespace) -> int:
-    for path in (arguments.json, arguments.export_times):
-        check_writable(path)
+    check_outputs((arguments.json, arguments.export_times), (arguments.file, arguments.model, arguments.weights))
     _check(arguments)
     torch.manual_seed(0)
     module, args, kwargs = _engine(arguments) if arguments.file else _model(arguments)

@@ -8,6 +8,7 @@ import os
 import sys
 import threading
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from ..bench import time_cuda
 from ..build.calibration import ALGORITHMS, Calibration
 from ..check.tf32 import tf32 as tf32_switched
 from ..errors import ConfigError, InputError, VerificationError
+from ..files import check_target
 from ..lower import OnnxFile
 from ..options import CALIBRATORS, FALLBACKS, ONNX_EXPORTERS, PRECISIONS
 from ..run import EdgeModule, PartitionedModule
@@ -28,7 +30,7 @@ from .builder import add_builder, builder_options
 from .model import load_model, load_weights
 from .shape import example_inputs, shape
 
-__all__ = ["add_convert", "add_model", "check_writable", "declared", "module_of", "placement", "with_list_hint", "write_json"]
+__all__ = ["add_convert", "add_model", "check_outputs", "declared", "module_of", "placement", "with_list_hint", "write_json"]
 
 DTYPES = {str(d).removeprefix("torch."): d for d in
           (torch.float32, torch.float16, torch.bfloat16, torch.int32, torch.int64, torch.uint8, torch.bool)}  # fmt: skip
@@ -145,8 +147,7 @@ def _calibration(arguments: argparse.Namespace) -> Calibration | None:
 def _run(arguments: argparse.Namespace) -> int:
     is_file = arguments.model.endswith(".onnx")
     shapes, dtypes = _in_file(arguments) if is_file else declared(arguments)
-    for path in (arguments.output, arguments.json):
-        check_writable(path)
+    check_outputs((arguments.output, arguments.json), (arguments.model, arguments.weights))
     device_types, default = _placements(arguments)
     calibration = _calibration(arguments)
     say = _Progress()
@@ -288,17 +289,15 @@ def declared(arguments: argparse.Namespace) -> tuple[list[tuple[int, ...]], list
     return arguments.shape, [torch.float16 if arguments.half and d == torch.float32 else d for d in dtypes]
 
 
-def check_writable(path: str | None) -> None:
-    """Said before the work, not after it."""
-    if path is None or path == "-":
-        return
-    folder = Path(path).parent
-    if not folder.is_dir():
-        raise ConfigError(f"cannot write {path}: there is no folder {folder}")
-    if Path(path).is_dir():
-        raise ConfigError(f"cannot write {path}: it is a folder")
-    if not os.access(folder, os.W_OK):
-        raise ConfigError(f"cannot write {path}: no permission to write in {folder}")
+def check_outputs(outputs: Sequence[str | None], inputs: Sequence[str | None]) -> None:
+    """Said before the work, not after it; ``-`` is stdout.
+
+    Raises:
+        ConfigError: an output cannot be written, or is one of the inputs.
+    """
+    for path in outputs:
+        if path is not None and path != "-":
+            check_target(path, *inputs)
 
 
 def write_json(path: str | None, report: Any) -> None:

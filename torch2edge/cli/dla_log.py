@@ -8,7 +8,7 @@ from typing import Any
 
 from ..dla.log import read_log
 from ..errors import InputError
-from .convert import check_writable, write_json
+from .convert import check_outputs, write_json
 
 __all__ = ["add_dla_log"]
 
@@ -28,7 +28,7 @@ def add_dla_log(commands: Any, common: argparse.ArgumentParser) -> None:
 
 def _run(arguments: argparse.Namespace) -> int:
     path = Path(arguments.file)
-    check_writable(arguments.json)
+    check_outputs((arguments.json,), ())
     try:
         text = path.read_text(errors="replace")
     except OSError as error:

@@ -51,7 +51,7 @@ def load_weights(model: nn.Module, file: str) -> None:
         raise ConfigError(
             f"--weights {file}: not a plain file of tensors; save torch.save(model.state_dict(), {file!r})"
         ) from error
-    except (RuntimeError, EOFError, ValueError) as error:
+    except Exception as error:  # of a text file whatever its letters mean to the unpickler: KeyError, IndexError, ...
         raise ConfigError(f"--weights {file}: torch.load cannot read it ({_first_line(error)})") from error
     if not isinstance(state, dict):
         raise ConfigError(f"--weights {file}: holds a {type(state).__name__}, not a state dict")

@@ -10,7 +10,7 @@ import torch
 from ..api import plan
 from ..errors import ConfigError, InputError
 from ..partition import MIN_OPS
-from .convert import add_model, check_writable, declared, module_of, with_list_hint, write_json
+from .convert import add_model, check_outputs, declared, module_of, with_list_hint, write_json
 from .shape import example_inputs
 
 __all__ = ["add_plan"]
@@ -39,7 +39,7 @@ def _run(arguments: argparse.Namespace) -> int:
     if arguments.model.endswith(".onnx"):
         raise ConfigError("plan: an ONNX file has no submodules that could stay in PyTorch; torch2edge convert takes it whole")
     shapes, dtypes = declared(arguments)
-    check_writable(arguments.json)
+    check_outputs((arguments.json,), ())
     torch.manual_seed(0)
     inputs, axes, _ = example_inputs(shapes, dtypes)
     if axes:

@@ -10,7 +10,7 @@ import torch
 from ..dla import TARGETS
 from ..dla_planning import plan_dla
 from ..errors import ConfigError, InputError
-from .convert import add_model, check_writable, declared, module_of, placement, with_list_hint, write_json
+from .convert import add_model, check_outputs, declared, module_of, placement, with_list_hint, write_json
 from .shape import example_inputs
 
 __all__ = ["add_plan_dla"]
@@ -51,7 +51,7 @@ def add_plan_dla(commands: Any, common: argparse.ArgumentParser) -> None:
 
 def _run(arguments: argparse.Namespace) -> int:
     model, inputs = _given(arguments)
-    check_writable(arguments.json)
+    check_outputs((arguments.json,), ())
     try:
         made = plan_dla(
             model, inputs, device_types=dict(arguments.device_type) or None,

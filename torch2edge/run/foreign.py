@@ -33,7 +33,9 @@ _CONVERT = "Convert the model: torch2edge.convert(model, inputs)."
 # How files begin that are often taken for engines, what they are, and the way out.
 _OTHERS = (
     (b"version https://git-lfs", "a pointer of Git LFS, not the file that it stands for", "Fetch that: git lfs pull."),
-    (b"<", "a page of HTML or XML", "Download the file itself."),
+    (b"<!", "a page of HTML or XML", "Download the file itself."),
+    (b"<?", "a page of HTML or XML", "Download the file itself."),
+    (b"<h", "a page of HTML or XML", "Download the file itself."),
     (b"\x1f\x8b", "compressed by gzip", "Unpack it: gunzip."),
     (b"\x7fELF", "a program or a shared library", "Give the engine's file."),
     (b"\x89HDF", "an HDF5 file", _CONVERT),

@@ -248,9 +248,9 @@ class GraphRunner:
             return results
         own = {t.data_ptr() for t in captured.outputs}
         fits = [o.dtype == sizes[2] and o.data_ptr() not in own for o, sizes in zip(out, captured.sizes)]
-        return (
-            [o if fit else new for o, fit, new in zip(out, fits, self.empty(captured.sizes))] if not all(fits) else list(out)
-        )
+        if all(fits):
+            return list(out)
+        return [o if fit else new for o, fit, new in zip(out, fits, self.empty(captured.sizes))]
 
     def _lend(self, key: Key, profile: int | None) -> None:
         """A call that the user captures takes a context that has worked, and here all that have are those of graphs."""

@@ -11,6 +11,7 @@ import torch
 from torch import nn
 
 from ..errors import ConfigError, EngineFileError, InputError
+from ..files import check_target, path_given
 from ..report import Report
 from ..structure import flatten, same, text, unflatten
 from .engine_file import check_built_for_here, describe, pieces, unpack, write
@@ -187,10 +188,17 @@ class EdgeModule(Running):
     # ---- saving -----------------------------------------------------------------------------------------------------
 
     def save(self, path: str | os.PathLike[str]) -> None:
-        """Write an engine file, for ``torch2edge.load``."""
+        """Write an engine file, for ``torch2edge.load``.
+
+        Raises:
+            ConfigError: there is no such folder, or the path is one.
+            EngineFileError: the module is empty.
+            OSError: the file cannot be written; one that was there stays as it was.
+        """
         if not self.metadata:
             raise EngineFileError("this EdgeModule is empty: there is nothing to save")
-        write(path, self.metadata, self._plan)
+        check_target(path_given(path, "save takes the path of a file"))
+        write(path_given(path, ""), self.metadata, self._plan)
 
     def get_extra_state(self) -> torch.Tensor:
         """The engine file as a uint8 tensor; it travels in the ``state_dict``, also of a module around this one."""
