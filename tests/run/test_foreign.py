@@ -406,11 +406,14 @@ def test_an_engine_for_several_gpus_is_not_bound_to_one() -> None:
 
 def test_a_header_whose_length_begins_like_a_page(tmp_path: Path) -> None:
     """The length comes first, and may be any byte: 60 is "<"."""
-    plain = ultralytics_file(tmp_path / "yolo.engine", b"plan", note="").stat().st_size - len(b"plan") - 4
-    path = ultralytics_file(tmp_path / "yolo.engine", b"plan", note="x" * ((60 - plain) % 256))
-    assert path.read_bytes()[:1] == b"<"
-    found = recognised(path)
-    assert (found.kind, found.plan) == ("ultralytics", b"plan")
+    plan = bytes(100)
+    plain = ultralytics_file(tmp_path / "yolo.engine", plan, note="").stat().st_size - len(plan) - 4
+    for begin in (b"<", b"<!"):
+        wanted = int.from_bytes(begin.ljust(2, b"\x03"), "little")
+        path = ultralytics_file(tmp_path / "yolo.engine", plan, note="x" * (wanted - plain))
+        assert path.read_bytes().startswith(begin)
+        found = recognised(path)
+        assert (found.kind, found.plan) == ("ultralytics", plan)
     (tmp_path / "page.engine").write_bytes(b"<!DOCTYPE html><html></html>" + b" " * 200)
     with pytest.raises(EngineFileError, match="a page of HTML"):
         recognised(tmp_path / "page.engine")

@@ -33,9 +33,7 @@ _CONVERT = "Convert the model: torch2edge.convert(model, inputs)."
 # How files begin that are often taken for engines, what they are, and the way out.
 _OTHERS = (
     (b"version https://git-lfs", "a pointer of Git LFS, not the file that it stands for", "Fetch that: git lfs pull."),
-    (b"<!", "a page of HTML or XML", "Download the file itself."),
-    (b"<?", "a page of HTML or XML", "Download the file itself."),
-    (b"<h", "a page of HTML or XML", "Download the file itself."),
+    (b"<", "a page of HTML or XML", "Download the file itself."),
     (b"\x1f\x8b", "compressed by gzip", "Unpack it: gunzip."),
     (b"\x7fELF", "a program or a shared library", "Give the engine's file."),
     (b"\x89HDF", "an HDF5 file", _CONVERT),
@@ -111,6 +109,8 @@ def _from_bytes(data: bytes, origin: str) -> Found:
     if data.startswith(MAGIC):
         metadata, plan = unpack(data, origin)
         return Found("torch2edge", plan, metadata)
+    if data[4:5] == b"{" and not _is_text(data):  # first: what precedes it is a number, which may look like anything
+        return _from_ultralytics(data, origin)
     for prefix, what, way_out in _OTHERS:
         if data.startswith(prefix):
             raise EngineFileError(f"{origin} is no engine: it is {what}. {way_out}")
@@ -121,8 +121,6 @@ def _from_bytes(data: bytes, origin: str) -> Found:
         )
     if data[8:10] == b'{"' and int.from_bytes(data[:8], "little") < len(data):
         raise EngineFileError(f"{origin} is no engine: it holds weights (safetensors). {_CONVERT}")
-    if data[4:5] == b"{":
-        return _from_ultralytics(data, origin)
     if _is_text(data):
         raise EngineFileError(f"{origin} is no engine: it is a text file. Give the engine's file.")
     if len(data) < _SNIFFED:
